@@ -1,0 +1,55 @@
+# dwh_ext: build, install, demo, tests.
+#   make && make install && make installcheck PG_CONFIG=...    as for any extension
+#   make demo, make test                                       install what is missing and do the rest
+# The control file is the only place that knows the version.
+
+EXTENSION = dwh_ext
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" dwh_ext.control)
+MODULE_big = dwh_ext
+
+# The floors of src/README.md; a file includes only floors below its own (test/lint/floors).
+WORDS = src/reject.o src/guc.o
+BYTES = src/buffer.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o src/stream.o
+ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/payload.o src/writer.o \
+        src/evidence.o src/load.o
+VERBS = src/load_jsonl.o src/parse_event.o src/last_known.o src/generate_events.o src/dwh_ext.o
+OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
+
+SQL_MODULES = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
+SCRIPT = dwh_ext--$(EXTVERSION).sql
+DATA_built = $(SCRIPT)
+EXTRA_CLEAN = $(SCRIPT) META.json
+
+PG_CPPFLAGS = -Isrc
+PG_CFLAGS = -std=gnu11
+SHLIB_LINK = -lyyjson -lz -lzstd -lcrypto
+
+REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --outputdir=test/results
+ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=test/results
+TAP_TESTS = $(if $(wildcard test/t/*.pl),1)
+PROVE_TESTS = test/t/*.pl
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+
+# These two install what is missing first, so they must work where there is no pg_config yet.
+ifeq ($(PGXS),)
+all install:
+	@echo "pg_config was not found: install the server-dev package of PostgreSQL, or run make demo" >&2; exit 1
+else
+include $(PGXS)
+
+$(OBJS): $(wildcard src/*.h)
+$(SCRIPT): $(SQL_MODULES) dwh_ext.control
+	cat $(SQL_MODULES) > $@
+all: META.json
+META.json: META.json.in dwh_ext.control
+	sed 's/@VERSION@/$(EXTVERSION)/' $< > $@
+endif
+
+demo demo-stop test bench:
+	@test/machine/$@
+
+.PHONY: demo demo-stop test bench

@@ -1,0 +1,215 @@
+-- 20_dim_user_scd2.sql: staging.user_events -> marts.dim_user: the versions of each user.
+--
+-- Invariant: dim_user is a function of all observations in the order of (event_time, event_id), whatever order they
+-- arrived in: dwh.user_versions() EXCEPT ALL the table, both ways, is empty.
+-- Repeats are harmless: a load that was applied is not applied again (ops.loads.users_at), and would change nothing.
+
+CREATE FUNCTION dwh._last_known(state anyelement, value anyelement) RETURNS anyelement
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'dwh_last_known';
+COMMENT ON FUNCTION dwh._last_known(anyelement, anyelement) IS 'Transition function of dwh.last_known: the value.';
+
+CREATE AGGREGATE dwh.last_known(anyelement) (SFUNC = dwh._last_known, STYPE = anyelement);
+COMMENT ON AGGREGATE dwh.last_known(anyelement) IS
+'The last input that is not null, in the order of the rows; NULL where there is none. As a window function it carries the last known value forward.';
+
+-- Noun: what dim_user should hold, from all observations. An attribute's value at an instant is the last one known in
+-- the order of (event_time, event_id), so at one instant the greatest event_id wins, attribute by attribute.
+CREATE FUNCTION dwh.user_versions()
+RETURNS TABLE (user_id text, device text, country text, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    WITH known AS (
+        SELECT s.user_id, s.event_time, dwh.last_known(s.device) OVER w AS device, dwh.last_known(s.country) OVER w AS country,
+               pg_catalog.lead(s.event_time) OVER w IS DISTINCT FROM s.event_time AS ends_instant
+          FROM staging.user_events AS s
+        WINDOW w AS (PARTITION BY s.user_id ORDER BY s.event_time, s.event_id ROWS UNBOUNDED PRECEDING)),
+    changes AS (
+        SELECT k.user_id, k.event_time, k.device, k.country,
+               pg_catalog.row_number() OVER w = 1::pg_catalog.int8
+               OR k.device IS DISTINCT FROM pg_catalog.lag(k.device) OVER w
+               OR k.country IS DISTINCT FROM pg_catalog.lag(k.country) OVER w AS is_change
+          FROM known AS k WHERE k.ends_instant
+        WINDOW w AS (PARTITION BY k.user_id ORDER BY k.event_time))
+    SELECT c.user_id, c.device, c.country, c.event_time,
+           pg_catalog.lead(c.event_time) OVER (PARTITION BY c.user_id ORDER BY c.event_time)
+      FROM changes AS c WHERE c.is_change
+$$;
+COMMENT ON FUNCTION dwh.user_versions() IS
+'What marts.dim_user should hold, computed from all of staging.user_events. Returns one row a version. Errors: 42P01 without a warehouse. Reads only.';
+
+-- Work tables of one call. version_start: each user with new observations, and since when.
+CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+DECLARE
+    observations bigint;
+BEGIN
+    DROP TABLE IF EXISTS pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version;
+    CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
+    SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations
+      FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids) GROUP BY s.user_id;
+    SELECT coalesce(sum(u.observations), 0) INTO observations FROM pg_temp.dwh_changed_user AS u;
+    ANALYZE pg_temp.dwh_changed_user;
+
+    -- All versions that reach into the time since then, or end just there: the first of them is the state before.
+    CREATE TEMPORARY TABLE dwh_old_version ON COMMIT DROP AS
+    SELECT d.user_key, d.user_id, d.device, d.country, d.valid_from, d.valid_to, u.since, false AS is_matched
+      FROM pg_temp.dwh_changed_user AS u
+      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND (d.valid_to IS NULL OR d.valid_to >= u.since);
+    ANALYZE pg_temp.dwh_old_version;
+
+    -- dwh.user_versions() from there on: the version valid before counts as an observation at its own start.
+    CREATE TEMPORARY TABLE dwh_new_version ON COMMIT DROP AS
+    WITH observed AS (
+        SELECT s.user_id, s.event_time, s.event_id, s.device, s.country
+          FROM pg_temp.dwh_changed_user AS u
+          JOIN staging.user_events AS s ON s.user_id = u.user_id AND s.event_time >= u.since
+         UNION ALL
+        SELECT o.user_id, o.valid_from, '00000000-0000-0000-0000-000000000000'::uuid, o.device, o.country
+          FROM pg_temp.dwh_old_version AS o WHERE o.valid_from < o.since),
+    known AS (
+        SELECT b.user_id, b.event_time, dwh.last_known(b.device) OVER w AS device, dwh.last_known(b.country) OVER w AS country,
+               lead(b.event_time) OVER w IS DISTINCT FROM b.event_time AS ends_instant
+          FROM observed AS b
+        WINDOW w AS (PARTITION BY b.user_id ORDER BY b.event_time, b.event_id ROWS UNBOUNDED PRECEDING)),
+    changes AS (
+        SELECT k.user_id, k.event_time, k.device, k.country,
+               row_number() OVER w = 1 OR k.device IS DISTINCT FROM lag(k.device) OVER w
+               OR k.country IS DISTINCT FROM lag(k.country) OVER w AS is_change
+          FROM known AS k WHERE k.ends_instant
+        WINDOW w AS (PARTITION BY k.user_id ORDER BY k.event_time))
+    SELECT NULL::bigint AS user_key, false AS is_minted, c.user_id, c.device, c.country, c.event_time AS valid_from,
+           lead(c.event_time) OVER (PARTITION BY c.user_id ORDER BY c.event_time) AS valid_to
+      FROM changes AS c WHERE c.is_change;
+    ANALYZE pg_temp.dwh_new_version;
+    RETURN observations;
+END
+$$;
+COMMENT ON FUNCTION dwh._collect_versions(bigint[]) IS
+'Makes the work tables of apply_scd2 for these loads: the users with new observations, their versions as they are and as they should be from the first new observation on. Returns the number of observations.';
+
+CREATE FUNCTION dwh._match_version_keys() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    pair record;
+    last_old bigint := 0;
+    last_new record;
+BEGIN
+    -- The version that starts at the same instant keeps its key ...
+    UPDATE pg_temp.dwh_new_version AS n SET user_key = o.user_key
+      FROM pg_temp.dwh_old_version AS o WHERE o.user_id = n.user_id AND o.valid_from = n.valid_from;
+    UPDATE pg_temp.dwh_old_version AS o SET is_matched = true
+      FROM pg_temp.dwh_new_version AS n WHERE n.user_key = o.user_key;
+    -- ... else one that says the same at an overlapping time has only moved. Both sides are ordered and disjoint in
+    -- time, so taking the earliest free one in turn leaves no pair unmatched.
+    FOR pair IN
+        SELECT n.user_id, n.valid_from, o.user_key
+          FROM pg_temp.dwh_new_version AS n
+          JOIN pg_temp.dwh_old_version AS o ON o.user_id = n.user_id
+           AND o.device IS NOT DISTINCT FROM n.device AND o.country IS NOT DISTINCT FROM n.country
+           AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)
+         WHERE n.user_key IS NULL AND NOT o.is_matched
+         ORDER BY n.user_id, n.valid_from, o.valid_from
+    LOOP
+        UPDATE pg_temp.dwh_new_version AS n SET user_key = pair.user_key
+         WHERE n.user_id = pair.user_id AND n.valid_from = pair.valid_from AND n.user_key IS NULL
+           AND NOT EXISTS (SELECT FROM pg_temp.dwh_old_version AS o WHERE o.user_key = pair.user_key AND o.is_matched);
+        IF FOUND THEN
+            UPDATE pg_temp.dwh_old_version AS o SET is_matched = true WHERE o.user_key = pair.user_key;
+        END IF;
+    END LOOP;
+    UPDATE pg_temp.dwh_new_version AS n
+       SET user_key = nextval(pg_get_serial_sequence('marts.dim_user', 'user_key')), is_minted = true
+     WHERE n.user_key IS NULL;
+END
+$$;
+COMMENT ON FUNCTION dwh._match_version_keys() IS
+'Gives each new version in the work tables its surrogate key: of the old one that started at the same instant, else of an overlapping one with the same values, else a new one.';
+
+CREATE FUNCTION dwh._write_versions(OUT opened bigint, OUT closed bigint, OUT split bigint, OUT moved bigint, OUT removed bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT count(*) FILTER (WHERE o.valid_to IS NULL AND n.valid_to IS NOT NULL),
+           count(*) FILTER (WHERE o.valid_to > n.valid_to),
+           count(*) FILTER (WHERE o.valid_from <> n.valid_from)
+      INTO closed, split, moved
+      FROM pg_temp.dwh_old_version AS o JOIN pg_temp.dwh_new_version AS n USING (user_key);
+
+    DELETE FROM marts.dim_user AS d USING pg_temp.dwh_old_version AS o
+     WHERE d.user_key = o.user_key AND NOT o.is_matched;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    -- Versions that end first, then the open ones: so a user never has two current versions in between.
+    UPDATE marts.dim_user AS d
+       SET device = n.device, country = n.country, valid_from = n.valid_from, valid_to = n.valid_to, is_current = false
+      FROM pg_temp.dwh_new_version AS n
+     WHERE d.user_key = n.user_key AND NOT n.is_minted AND n.valid_to IS NOT NULL
+       AND (d.device, d.country, d.valid_from, d.valid_to) IS DISTINCT FROM (n.device, n.country, n.valid_from, n.valid_to);
+    UPDATE marts.dim_user AS d
+       SET device = n.device, country = n.country, valid_from = n.valid_from, valid_to = NULL, is_current = true
+      FROM pg_temp.dwh_new_version AS n
+     WHERE d.user_key = n.user_key AND NOT n.is_minted AND n.valid_to IS NULL
+       AND (d.device, d.country, d.valid_from, d.valid_to) IS DISTINCT FROM (n.device, n.country, n.valid_from, n.valid_to);
+    INSERT INTO marts.dim_user (user_key, user_id, device, country, valid_from, valid_to, is_current)
+    SELECT n.user_key, n.user_id, n.device, n.country, n.valid_from, n.valid_to, n.valid_to IS NULL
+      FROM pg_temp.dwh_new_version AS n WHERE n.is_minted
+     ORDER BY n.user_id, n.valid_from;
+    GET DIAGNOSTICS opened = ROW_COUNT;
+END
+$$;
+COMMENT ON FUNCTION dwh._write_versions() IS 'Writes the difference between old and new versions of the work tables into marts.dim_user; returns what it did.';
+
+CREATE FUNCTION dwh._repoint_facts() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    repointed bigint;
+BEGIN
+    -- Where another version is valid now: the intersections of old and new versions with different keys.
+    WITH moved AS MATERIALIZED (
+        SELECT o.user_id, o.user_key AS old_key, n.user_key AS new_key,
+               greatest(o.valid_from, n.valid_from) AS since, least(o.valid_to, n.valid_to) AS until
+          FROM pg_temp.dwh_old_version AS o
+          JOIN pg_temp.dwh_new_version AS n ON n.user_id = o.user_id AND n.user_key <> o.user_key
+           AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)),
+    affected AS MATERIALIZED (
+        SELECT s.event_id, s.event_time, m.old_key, m.new_key
+          FROM moved AS m
+          JOIN staging.user_events AS s ON s.user_id = m.user_id AND s.event_time >= m.since
+           AND (m.until IS NULL OR s.event_time < m.until)
+          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.facts_at IS NOT NULL)
+    UPDATE marts.fact_user_events AS f SET user_key = a.new_key
+      FROM affected AS a
+     WHERE f.event_id = a.event_id AND f.event_time = a.event_time AND f.user_key = a.old_key;
+    GET DIAGNOSTICS repointed = ROW_COUNT;
+    RETURN repointed;
+END
+$$;
+COMMENT ON FUNCTION dwh._repoint_facts() IS 'Points the facts inside changed intervals of the work tables to the version that is valid there now; returns how many.';
+
+CREATE FUNCTION dwh.apply_scd2(
+    load_id bigint DEFAULT NULL,
+    OUT status text, OUT loads bigint, OUT rows_in bigint, OUT opened bigint, OUT closed bigint, OUT split bigint,
+    OUT moved bigint, OUT removed bigint, OUT repointed bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    load_ids bigint[];
+    written record;
+BEGIN
+    load_ids := dwh._claim_loads('users', apply_scd2.load_id);
+    loads := cardinality(load_ids);
+    rows_in := 0; opened := 0; closed := 0; split := 0; moved := 0; removed := 0; repointed := 0;
+    status := 'nothing_new';
+    IF loads = 0 THEN
+        RETURN;
+    END IF;
+    status := 'done';
+    rows_in := dwh._collect_versions(load_ids);
+    PERFORM dwh._match_version_keys();
+    written := dwh._write_versions();
+    opened := written.opened; closed := written.closed; split := written.split; moved := written.moved;
+    removed := written.removed;
+    repointed := dwh._repoint_facts();
+    UPDATE ops.loads AS l SET users_at = clock_timestamp() WHERE l.load_id = ANY (load_ids);
+END
+$$;
+REVOKE EXECUTE ON FUNCTION dwh.apply_scd2(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.apply_scd2(bigint) IS
+'Brings marts.dim_user up to the observations of a load, or of every staged load not applied yet: opens, closes, splits and moves versions, and points facts inside changed intervals to the version valid there. Returns one row of counts: observations read, versions opened, closed, split (cut by a late observation), moved (another start), removed, facts repointed. Errors: P0002 for an unknown load, 55000 for one not staged yet, WH004 without a warehouse. A repeat changes nothing and says nothing_new.';

@@ -1,0 +1,232 @@
+-- 90_quality_checks.sql: is everything there, once, and where it belongs?
+--
+-- A check is a row of ops.quality_checks: a query whose rows are offenders. $1 is the loads to look at, NULL = all.
+-- Repeats are harmless: verdicts are added, nothing else changes.
+
+CREATE FUNCTION dwh._built_in_checks()
+RETURNS TABLE ("position" integer, name text, severity text, description text, query text)
+LANGUAGE sql IMMUTABLE AS $check$
+VALUES
+(10, 'conservation', 'error',
+ 'For each load: lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts; and the tables hold just as many rows.',
+$$
+SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.replayed, l.conflicting, l.stage_rejected,
+       l.forgotten, l.facts, c.*
+  FROM ops.loads AS l
+ CROSS JOIN LATERAL (SELECT
+       (SELECT count(*) FROM raw.user_events AS r WHERE r.load_id = l.load_id) AS raw_rows,
+       (SELECT count(*) FROM ops.rejects AS j WHERE j.load_id = l.load_id AND j.stage = 'load') AS reject_rows,
+       (SELECT count(*) FROM ops.rejects AS j WHERE j.load_id = l.load_id AND j.stage = 'stage') AS stage_reject_rows,
+       (SELECT count(*) FROM staging.user_events AS s WHERE s.load_id = l.load_id) AS staging_rows,
+       (SELECT count(*) FROM ops.event_conflicts AS x WHERE x.load_id = l.load_id) AS conflict_rows,
+       (SELECT count(*) FROM marts.fact_user_events AS f WHERE f.load_id = l.load_id) AS fact_rows) AS c
+ WHERE l.status NOT IN ('quarantined', 'stopped') AND ($1 IS NULL OR l.load_id = ANY ($1))
+   AND (l.lines <> l.loaded + l.rejected + l.blank
+        OR l.loaded <> c.raw_rows OR l.rejected <> c.reject_rows
+        OR l.staged_at IS NOT NULL AND (
+           l.loaded <> l.staged + l.replayed + l.conflicting + l.stage_rejected + l.forgotten
+           OR l.staged <> c.staging_rows OR l.stage_rejected <> c.stage_reject_rows OR l.conflicting <> c.conflict_rows)
+        OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts <> c.fact_rows))
+$$),
+(20, 'reject_share', 'error',
+ 'No load has more than dwh.max_reject_share (0.1: the seed''s 90 % ratio) of its non-blank lines refused, by either step, and at least 10 of them or all.',
+$$
+SELECT l.load_id, l.path, l.lines - l.blank AS lines, l.rejected + l.stage_rejected AS refused,
+       round(1 - (l.rejected + l.stage_rejected)::numeric / nullif(l.lines - l.blank, 0), 6) AS load_ratio
+  FROM ops.loads AS l
+ WHERE l.status <> 'stopped' AND NOT l.forced AND dwh._is_poisoned(l.rejected + l.stage_rejected, l.lines - l.blank)
+   AND ($1 IS NULL AND l.status <> 'quarantined' OR l.load_id = ANY ($1))
+$$),
+(30, 'null_key_columns', 'error',
+ 'No staged event is without event_id, event_time, event_type or user_id, no fact without its keys.',
+$$
+SELECT s.load_id, s.line_no, 'staging' AS layer FROM staging.user_events AS s
+ WHERE ($1 IS NULL OR s.load_id = ANY ($1))
+   AND (s.event_id IS NULL OR s.event_time IS NULL OR s.event_type IS NULL OR s.user_id IS NULL)
+ UNION ALL
+SELECT f.load_id, f.line_no, 'facts' FROM marts.fact_user_events AS f
+ WHERE ($1 IS NULL OR f.load_id = ANY ($1))
+   AND (f.event_id IS NULL OR f.event_time IS NULL OR f.event_type IS NULL OR f.user_key IS NULL OR f.product_key IS NULL)
+$$),
+(40, 'duplicate_event_id', 'error',
+ 'Every event_id is one fact. For some loads: each of their facts is the only one of its staged event, and staging has each event_id once.',
+$$
+SELECT f.event_id, count(*) AS facts FROM marts.fact_user_events AS f
+ WHERE $1 IS NULL OR f.load_id = ANY ($1)
+ GROUP BY f.event_id HAVING count(*) > 1
+ UNION ALL
+SELECT f.event_id, 1 FROM marts.fact_user_events AS f
+  LEFT JOIN staging.user_events AS s ON s.event_id = f.event_id AND s.load_id = f.load_id AND s.line_no = f.line_no
+ WHERE ($1 IS NULL OR f.load_id = ANY ($1)) AND s.event_id IS NULL
+$$),
+(50, 'referential', 'error',
+ 'Every fact has its user version and its product.',
+$$
+SELECT f.event_id, f.user_key, f.product_key FROM marts.fact_user_events AS f
+  LEFT JOIN marts.dim_user AS d ON d.user_key = f.user_key
+  LEFT JOIN marts.dim_product AS p ON p.product_key = f.product_key
+ WHERE ($1 IS NULL OR f.load_id = ANY ($1)) AND (d.user_key IS NULL OR p.product_key IS NULL)
+$$),
+(60, 'one_current_version', 'error',
+ 'Every user with events has exactly one current version.',
+$$
+SELECT u.user_id, count(d.user_key) AS current_versions
+  FROM (SELECT DISTINCT s.user_id FROM staging.user_events AS s
+          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.users_at IS NOT NULL
+         WHERE $1 IS NULL OR s.load_id = ANY ($1)) AS u
+  LEFT JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.is_current
+ GROUP BY u.user_id HAVING count(d.user_key) <> 1
+$$),
+(70, 'version_intervals', 'error',
+ 'The versions of a user neither overlap nor leave a gap: each ends where the next one starts.',
+$$
+SELECT v.user_id, v.user_key, v.valid_from, v.valid_to, v.next_from
+  FROM (SELECT d.*, lead(d.valid_from) OVER (PARTITION BY d.user_id ORDER BY d.valid_from) AS next_from
+          FROM marts.dim_user AS d
+         WHERE $1 IS NULL OR d.user_id IN (SELECT s.user_id FROM staging.user_events AS s WHERE s.load_id = ANY ($1))) AS v
+ WHERE v.valid_to IS DISTINCT FROM v.next_from
+$$),
+(80, 'event_in_version', 'error',
+ 'Every fact points to a version of its own user that is valid at its event_time.',
+$$
+SELECT f.event_id, f.event_time, f.user_key, d.valid_from, d.valid_to, s.user_id
+  FROM marts.fact_user_events AS f
+  JOIN staging.user_events AS s ON s.event_id = f.event_id
+  JOIN marts.dim_user AS d ON d.user_key = f.user_key
+ WHERE ($1 IS NULL OR f.load_id = ANY ($1))
+   AND (f.event_time < d.valid_from OR f.event_time >= d.valid_to OR d.user_id <> s.user_id)
+$$),
+(90, 'event_conflicts', 'warn',
+ 'No event came with the event_id of another one.',
+$$
+SELECT c.event_id, c.load_id, c.line_no, c.kept_load_id, c.kept_line_no FROM ops.event_conflicts AS c
+ WHERE $1 IS NULL OR c.load_id = ANY ($1)
+$$)
+$check$;
+COMMENT ON FUNCTION dwh._built_in_checks() IS 'The checks that create_warehouse() puts into ops.quality_checks.';
+
+CREATE FUNCTION dwh._add_quality_checks() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- text comes with the version; severity, limit and the switch are the user's
+    INSERT INTO ops.quality_checks AS c (position, name, severity, description, query)
+    SELECT b.position, b.name, b.severity, b.description, b.query FROM dwh._built_in_checks() AS b
+        ON CONFLICT (name) DO UPDATE SET position = excluded.position, description = excluded.description, query = excluded.query
+        WHERE (c.position, c.description, c.query) IS DISTINCT FROM (excluded.position, excluded.description, excluded.query);
+END
+$$;
+COMMENT ON FUNCTION dwh._add_quality_checks() IS 'Adds the built-in checks that are missing to ops.quality_checks and brings their queries up to date.';
+
+-- Noun: the verdicts, computed and not kept.
+CREATE FUNCTION dwh._evaluate_checks(load_ids bigint[])
+RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+#variable_conflict use_column
+DECLARE
+    quality_check ops.quality_checks;
+    began timestamptz;
+BEGIN
+    FOR quality_check IN SELECT c.* FROM ops.quality_checks AS c WHERE c.enabled ORDER BY c.position, c.name LOOP
+        began := clock_timestamp();
+        name := quality_check.name;
+        severity := quality_check.severity;
+        allowed := quality_check.max_offenders;
+        EXECUTE format('SELECT count(*), jsonb_agg(to_jsonb(o) - ''n'') FILTER (WHERE o.n <= 10)
+                          FROM (SELECT q.*, row_number() OVER () AS n FROM (%s) AS q) AS o', quality_check.query)
+           INTO observed, offenders USING load_ids;
+        status := CASE WHEN observed > allowed THEN 'fail' ELSE 'pass' END;
+        elapsed := clock_timestamp() - began;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS
+'The verdicts of all enabled checks on these loads (NULL = all), with the first ten offenders of each.';
+
+-- The evidence of a verdict that stops something: results, quarantined loads with their first rejects, and an alert.
+CREATE FUNCTION dwh._evidence_of_checks(results jsonb, load_ids bigint[], run_id bigint) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'results', (SELECT jsonb_agg(r || jsonb_build_object('run_id', run_id, 'load_ids', load_ids)) FROM jsonb_array_elements(results) AS r),
+        'loads', (SELECT jsonb_agg(to_jsonb(l) || jsonb_build_object('run_id', run_id, 'checked_at', clock_timestamp()))
+                    FROM ops.loads AS l WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
+        'files', (SELECT jsonb_agg(to_jsonb(f)) FROM ops.files AS f JOIN ops.loads AS l USING (load_id)
+                   WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
+        'rejects', (SELECT jsonb_agg(to_jsonb(j)) FROM (
+                      SELECT j.* FROM ops.rejects AS j JOIN ops.loads AS l USING (load_id)
+                       WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'
+                       ORDER BY j.load_id, j.line_no LIMIT 1000) AS j),
+        'alert', jsonb_build_object('run_id', run_id, 'severity', 'error', 'title', 'quality checks failed',
+                    'body', jsonb_build_object('sqlstate', 'WH001', 'checks', (
+                        SELECT jsonb_agg(r ->> 'name') FROM jsonb_array_elements(results) AS r
+                         WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error'))))
+$$;
+COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint) IS
+'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it.';
+
+CREATE FUNCTION dwh._raise_failed_checks(results jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed text;
+    first record;
+BEGIN
+    SELECT string_agg(r ->> 'name', ', ') INTO failed FROM jsonb_array_elements(results) AS r
+     WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error';
+    IF failed IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT r ->> 'name' AS name, r ->> 'observed' AS observed, r ->> 'allowed' AS allowed, r -> 'offenders' -> 0 AS offender
+      INTO first FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error' LIMIT 1;
+    RAISE EXCEPTION 'quality checks failed: %', failed
+        USING ERRCODE = 'WH001',
+              DETAIL = format('%s found %s, allowed are %s; the first: %s.', first.name, first.observed, first.allowed,
+                              left(first.offender::text, 500)),
+              HINT = 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.';
+END
+$$;
+COMMENT ON FUNCTION dwh._raise_failed_checks(jsonb) IS 'Raises WH001 if a verdict of severity error is a failure.';
+
+CREATE FUNCTION dwh.run_quality_checks(load_id bigint DEFAULT NULL, "full" boolean DEFAULT false)
+RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    load_ids bigint[];
+    results jsonb;
+BEGIN
+    PERFORM dwh._require_warehouse();
+    PERFORM dwh._require_load(run_quality_checks.load_id);
+    PERFORM pg_advisory_xact_lock(dwh._pipeline_lock());
+    load_ids := ARRAY(SELECT l.load_id FROM ops.loads AS l
+                       WHERE CASE WHEN run_quality_checks.load_id IS NULL
+                                  THEN l.checked_at IS NULL AND l.status <> 'stopped' AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
+                                  ELSE l.load_id = run_quality_checks.load_id END
+                       ORDER BY l.load_id);
+    SELECT jsonb_agg(to_jsonb(e)) INTO results
+      FROM dwh._evaluate_checks(CASE WHEN "full" THEN NULL ELSE load_ids END) AS e;
+    IF EXISTS (SELECT FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error') THEN
+        PERFORM dwh._record_evidence(dwh._evidence_of_checks(results, load_ids, NULL));
+        PERFORM dwh._raise_failed_checks(results);
+    END IF;
+    PERFORM dwh._keep_results(results, CASE WHEN "full" THEN NULL ELSE load_ids END, NULL);
+    RETURN QUERY SELECT r.* FROM jsonb_to_recordset(results)
+        AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval);
+END
+$$;
+REVOKE EXECUTE ON FUNCTION dwh.run_quality_checks(bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.run_quality_checks(bigint, boolean) IS
+'Runs every enabled check of ops.quality_checks on a load, or on every load not checked yet; full => true looks at all loads. Returns one row a check: offenders found and allowed, the first ten of them, clock time; all of it is kept in ops.quality_results. Errors: WH001 if a check of severity error fails (the verdicts are kept all the same, a load with too many refused lines is quarantined and left alone from then on), P0002 for an unknown load, WH004 without a warehouse. A repeat checks again and adds verdicts.';
+
+CREATE FUNCTION dwh._keep_results(results jsonb, load_ids bigint[], run_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
+    SELECT _keep_results.run_id, _keep_results.load_ids, r.name, r.severity, r.status, r.observed, r.allowed, r.offenders
+      FROM jsonb_to_recordset(results)
+        AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb);
+    UPDATE ops.loads AS l SET checked_at = clock_timestamp()
+     WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
+END
+$$;
+COMMENT ON FUNCTION dwh._keep_results(jsonb, bigint[], bigint) IS 'Keeps verdicts that let things go on, and marks their loads as checked.';

@@ -1,0 +1,211 @@
+-- 95_pipeline.sql: all steps as one run, and the evidence that outlives a failing one.
+--
+-- Invariants: a run changes raw, staging and marts as a whole or not at all; what it did is in ops.runs, ops.run_steps and
+-- ops.quality_results either way; two runs never overlap.
+-- Repeats are harmless: content that was loaded is not loaded again, steps that are done have nothing to do.
+
+CREATE FUNCTION dwh._record_evidence(evidence jsonb) RETURNS boolean
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'dwh_record_evidence';
+REVOKE EXECUTE ON FUNCTION dwh._record_evidence(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION dwh._record_evidence(jsonb) IS
+'Has dwh._write_evidence(evidence) run and committed by a background worker, as the caller. False, with a WARNING, where that failed.';
+
+CREATE FUNCTION dwh._write_evidence(evidence jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO ops.runs AS r
+    SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n WHERE evidence ? 'run'
+        ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
+           sqlstate = excluded.sqlstate, message = excluded.message, detail = excluded.detail, hint = excluded.hint;
+    INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, coalesce(nullif(evidence -> 'steps', 'null'), '[]')) AS n;
+    INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
+    SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
+      FROM jsonb_populate_recordset(NULL::ops.quality_results, coalesce(nullif(evidence -> 'results', 'null'), '[]')) AS n;
+    INSERT INTO ops.loads AS l
+    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.loads, coalesce(nullif(evidence -> 'loads', 'null'), '[]')) AS n
+        ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, checked_at = excluded.checked_at, run_id = excluded.run_id;
+    INSERT INTO ops.files AS f
+    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.files, coalesce(nullif(evidence -> 'files', 'null'), '[]')) AS n
+        ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
+           mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
+    INSERT INTO ops.rejects AS j
+    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.rejects, coalesce(nullif(evidence -> 'rejects', 'null'), '[]')) AS n
+        ON CONFLICT (load_id, line_no) DO NOTHING;
+    INSERT INTO ops.alerts (run_id, severity, title, body)
+    SELECT n.run_id, n.severity, n.title, n.body
+      FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n WHERE evidence ? 'alert';
+END
+$$;
+REVOKE EXECUTE ON FUNCTION dwh._write_evidence(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION dwh._write_evidence(jsonb) IS
+'Writes rows of the ledgers: run, steps, results, loads, files, rejects, alert. Called by the evidence worker in a transaction of its own.';
+
+CREATE FUNCTION dwh._stopped_load(load_id bigint, path text, lines bigint, rejected bigint, blank bigint) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    -- under an id of its own: the load's rows with the old one are still there, locked, until its transaction ends
+    WITH evidence AS MATERIALIZED (SELECT nextval(pg_get_serial_sequence('ops.loads', 'load_id')) AS id)
+    SELECT jsonb_build_object(
+        'loads', jsonb_build_array(jsonb_build_object(
+            'load_id', e.id, 'path', path, 'bytes', 0, 'first_line', 1, 'lines', lines, 'loaded', 0, 'rejected', rejected,
+            'blank', blank, 'held_back_bytes', 0, 'staged', 0, 'replayed', 0, 'conflicting', 0, 'stage_rejected', 0,
+            'forgotten', 0, 'facts', 0, 'status', 'stopped', 'forced', false, 'truncated', false, 'ends_open', false,
+            'loaded_at', clock_timestamp(), 'checked_at', clock_timestamp())),
+        'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', e.id)) FROM (
+                      SELECT j.* FROM ops.rejects AS j WHERE j.load_id = _stopped_load.load_id ORDER BY j.line_no LIMIT 1000) AS j),
+        'alert', jsonb_build_object('severity', 'error', 'title', 'reject limit exceeded',
+            'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', e.id, 'lines', lines, 'rejected', rejected)))
+      FROM evidence AS e
+$$;
+COMMENT ON FUNCTION dwh._stopped_load(bigint, text, bigint, bigint, bigint) IS
+'The evidence of a load that went over its reject limit, as dwh._write_evidence takes it.';
+
+CREATE FUNCTION dwh._take_pipeline_lock() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    holder record;
+BEGIN
+    IF pg_try_advisory_xact_lock(dwh._pipeline_lock()) THEN
+        RETURN;
+    END IF;
+    SELECT l.pid, r.run_id, coalesce(r.started_at, a.xact_start) AS since INTO holder
+      FROM pg_locks AS l
+      LEFT JOIN ops.runs AS r ON r.pid = l.pid AND r.status = 'running'
+      LEFT JOIN pg_stat_get_activity(l.pid) AS a ON true
+     WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = dwh._pipeline_lock() AND l.objsubid = 1
+     ORDER BY r.run_id DESC NULLS LAST LIMIT 1;
+    RAISE EXCEPTION 'another run of the pipeline is at work'
+        USING ERRCODE = 'WH003',
+              DETAIL = CASE WHEN holder.pid IS NULL THEN 'It has just ended.'
+                            WHEN holder.run_id IS NULL THEN format('Backend %s runs a step on its own, since %s.', holder.pid, holder.since)
+                            ELSE format('Run %s holds the lock: backend %s, since %s.', holder.run_id, holder.pid, holder.since) END,
+              HINT = 'Try again when it has ended; a schedule may simply skip this time.';
+END
+$$;
+COMMENT ON FUNCTION dwh._take_pipeline_lock() IS 'Takes the pipeline''s lock until commit, or raises WH003 naming its holder, at once.';
+
+CREATE FUNCTION dwh._load_step(source text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT load_ids bigint[], OUT failed text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN count(*) = 0 THEN 'no_data' WHEN count(*) FILTER (WHERE l.lines > 0 AND l.load_id IS NOT NULL) = 0
+                THEN 'nothing_new' ELSE 'done' END,
+           coalesce(sum(l.lines), 0)::bigint, coalesce(sum(l.loaded), 0)::bigint, coalesce(sum(l.rejected), 0)::bigint,
+           coalesce(array_agg(l.load_id) FILTER (WHERE l.lines > 0 AND l.load_id IS NOT NULL), '{}'),
+           string_agg(format('%s (%s)', l.path, l.message), '; ') FILTER (WHERE l.status = 'failed')
+      FROM dwh.load_jsonl(source) AS l
+$$;
+COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, and the files that failed.';
+
+-- One step after loading. Each verb returns a row whose counts are named by what it does; a run shows rows in and out.
+CREATE FUNCTION dwh._run_step(step text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+BEGIN
+    rejected := 0;
+    CASE step
+        WHEN 'stage_events' THEN
+            SELECT s.status, s.rows_in, s.staged, s.rejected INTO status, rows_in, rows_out, rejected FROM dwh.stage_events() AS s;
+        WHEN 'apply_scd2' THEN
+            SELECT s.status, s.rows_in, s.opened + s.moved + s.closed + s.removed INTO status, rows_in, rows_out FROM dwh.apply_scd2() AS s;
+        WHEN 'upsert_products' THEN
+            SELECT s.status, s.rows_in, s.inserted + s.updated INTO status, rows_in, rows_out FROM dwh.upsert_products() AS s;
+        WHEN 'load_facts' THEN
+            SELECT s.status, s.rows_in, s.facts INTO status, rows_in, rows_out FROM dwh.load_facts() AS s;
+    END CASE;
+END
+$$;
+COMMENT ON FUNCTION dwh._run_step(text) IS 'Calls one of the verbs between loading and checking on all that waits for it.';
+
+CREATE FUNCTION dwh.run_pipeline(source text DEFAULT NULL)
+RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    run ops.runs;
+    is_announced boolean := false;
+    steps ops.run_steps[] := '{}';
+    current ops.run_steps;
+    names text[] := ARRAY['load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks'];
+    loaded record;
+    counts record;
+    load_ids bigint[];
+    results jsonb;
+    evidence jsonb := '{}';
+BEGIN
+    PERFORM dwh._require_warehouse();
+    PERFORM dwh._take_pipeline_lock();
+    run.run_id := nextval(pg_get_serial_sequence('ops.runs', 'run_id'));
+    run.status := 'running';
+    run.source := run_pipeline.source;
+    run.started_at := clock_timestamp();
+    run.pid := pg_backend_pid();
+    run.username := current_user;
+    -- Under other isolation levels this transaction could not see the row that the worker writes.
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        is_announced := dwh._record_evidence(jsonb_build_object('run', to_jsonb(run)));
+    END IF;
+
+    BEGIN
+        FOR step_no IN 1 .. cardinality(names) LOOP
+            current := ROW(run.run_id, step_no, names[step_no], 'failed', NULL, NULL, NULL, NULL);
+            run.finished_at := clock_timestamp();   -- for now: when this step began
+            IF step_no = 1 THEN
+                loaded := dwh._load_step(run_pipeline.source);
+                counts := loaded;
+                UPDATE ops.loads AS l SET run_id = run.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
+                IF loaded.failed IS NOT NULL THEN
+                    RAISE WARNING 'some files could not be loaded: %', loaded.failed;
+                END IF;
+            ELSIF step_no < cardinality(names) THEN
+                counts := dwh._run_step(names[step_no]);
+            ELSE
+                load_ids := ARRAY(SELECT l.load_id FROM ops.loads AS l
+                                   WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
+                                   ORDER BY l.load_id);
+                SELECT jsonb_agg(to_jsonb(e)) INTO results FROM dwh._evaluate_checks(load_ids) AS e
+                 WHERE cardinality(load_ids) > 0;
+                SELECT CASE WHEN cardinality(load_ids) = 0 THEN 'nothing_new' ELSE 'done' END AS status, count(*) AS rows_in,
+                       count(*) FILTER (WHERE r ->> 'status' = 'pass') AS rows_out, 0::bigint AS rejected
+                  INTO counts FROM jsonb_array_elements(results) AS r;
+                IF EXISTS (SELECT FROM jsonb_array_elements(results) AS r
+                            WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error') THEN
+                    evidence := dwh._evidence_of_checks(results, load_ids, run.run_id);
+                    PERFORM dwh._raise_failed_checks(results);
+                END IF;
+                PERFORM dwh._keep_results(results, load_ids, run.run_id);
+            END IF;
+            current.status := counts.status;
+            current.rows_in := counts.rows_in;
+            current.rows_out := counts.rows_out;
+            current.rejected := counts.rejected;
+            current.elapsed := clock_timestamp() - run.finished_at;
+            steps := steps || current;
+        END LOOP;
+    EXCEPTION WHEN OTHERS OR query_canceled THEN
+        -- The changes are undone and their locks gone, so that the worker waits for nothing.
+        GET STACKED DIAGNOSTICS run.sqlstate := RETURNED_SQLSTATE, run.message := MESSAGE_TEXT,
+            run.detail := PG_EXCEPTION_DETAIL, run.hint := PG_EXCEPTION_HINT;
+        current.elapsed := clock_timestamp() - run.finished_at;
+        run.status := 'failed';
+        run.finished_at := clock_timestamp();
+        IF NOT evidence ? 'alert' THEN
+            evidence := jsonb_build_object('alert', jsonb_build_object('run_id', run.run_id, 'severity', 'error', 'title', 'a run failed',
+                'body', jsonb_build_object('sqlstate', run.sqlstate, 'step', current.step)));
+        END IF;
+        PERFORM dwh._record_evidence(evidence || jsonb_build_object('run', to_jsonb(run), 'steps', to_jsonb(steps || current)));
+        RAISE;
+    END;
+
+    run.finished_at := clock_timestamp();
+    run.status := CASE WHEN EXISTS (SELECT FROM unnest(steps) AS s WHERE s.status = 'done') THEN 'succeeded' ELSE loaded.status END;
+    IF is_announced THEN
+        UPDATE ops.runs AS r SET status = run.status, finished_at = run.finished_at WHERE r.run_id = run.run_id;
+    ELSE
+        INSERT INTO ops.runs SELECT (run).*;
+    END IF;
+    INSERT INTO ops.run_steps SELECT s.* FROM unnest(steps) AS s;
+    RETURN QUERY SELECT s.step, s.status, s.rows_in, s.rows_out, s.rejected, s.elapsed FROM unnest(steps) AS s ORDER BY s.step_no;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION dwh.run_pipeline(text) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.run_pipeline(text) IS
+'Loads a file, directory or pattern (NULL = the landing directory) and takes it through all steps to checked marts, as one transaction. Returns one row a step: status (done, nothing_new, no_data), rows in and out, refused lines, clock time; for run_quality_checks the rows are checks and passed checks. Errors: WH001 if a check fails, WH003 at once while another run is at work, those of the steps otherwise; then raw, staging and marts are as before, and the evidence is kept in ops. A repeat loads nothing twice and says nothing_new or no_data.';

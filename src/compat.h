@@ -1,0 +1,27 @@
+/*
+ * compat.h: what differs between PostgreSQL 15 and 18. The only file that asks for the version.
+ */
+#ifndef DWH_COMPAT_H
+#define DWH_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "dwh_ext needs PostgreSQL 15 or later"
+#endif
+
+/* 16 added onlySummarizing */
+#if PG_VERSION_NUM >= 160000
+#define dwh_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#else
+#define dwh_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#endif
+
+/* 16 renamed the object permission checks */
+#if PG_VERSION_NUM >= 160000
+#define dwh_schema_aclcheck(schema, role, mode) object_aclcheck(NamespaceRelationId, schema, role, mode)
+#else
+#define dwh_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
+#endif
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * dwh_ext.c: module magic and initialisation; nothing else.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "guc.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	dwh_guc_init();
+}

@@ -1,0 +1,71 @@
+/*
+ * guc.c: the settings dwh.*, alphabetical.
+ */
+#include "postgres.h"
+
+#include "pgtime.h"
+#include "utils/guc.h"
+
+#include "guc.h"
+
+char	   *dwh_allowed_directories;
+int			dwh_fact_partition;
+char	   *dwh_landing_directory;
+int			dwh_max_line_bytes;
+double		dwh_max_reject_share;
+char	   *dwh_report_timezone;
+
+static const struct config_enum_entry fact_partitions[] = {
+	{"day", FACT_PARTITION_DAY, false},
+	{"month", FACT_PARTITION_MONTH, false},
+	{NULL, 0, false}
+};
+
+static bool
+check_absolute_or_empty(char **value, void **extra, GucSource source)
+{
+	if (**value == '\0' || is_absolute_path(*value))
+		return true;
+	GUC_check_errdetail("\"%s\" is not an absolute path.", *value);
+	return false;
+}
+
+static bool
+check_timezone(char **value, void **extra, GucSource source)
+{
+	if (pg_tzset(*value) != NULL)
+		return true;
+	GUC_check_errdetail("\"%s\" is not a time zone of this server.", *value);
+	GUC_check_errhint("Names are listed in pg_catalog.pg_timezone_names.");
+	return false;
+}
+
+void
+dwh_guc_init(void)
+{
+	DefineCustomStringVariable("dwh.allowed_directories",
+							   "Directories whose files may be loaded without pg_read_server_files.",
+							   "Absolute paths, separated by commas. The landing directory needs no entry.",
+							   &dwh_allowed_directories, "", PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dwh.fact_partition",
+							 "Span of the partitions that marts.fact_user_events gets from now on: month or day, in UTC.",
+							 NULL, &dwh_fact_partition, FACT_PARTITION_MONTH, fact_partitions, PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("dwh.landing_directory",
+							   "Directory that generate_events() writes to and run_pipeline() reads when no path is given.",
+							   "Absolute path. Empty means dwh_landing/<database oid> inside the data directory, made on first use.",
+							   &dwh_landing_directory, "", PGC_SUSET, 0, check_absolute_or_empty, NULL, NULL);
+	/* at most 32 MB: jsonb of such a line stays below jsonb's own limit of 256 MB whatever it holds */
+	DefineCustomIntVariable("dwh.max_line_bytes",
+							"Longest line that is loaded; a longer one is kept as a reject of class too_long.",
+							NULL, &dwh_max_line_bytes, 16 * 1024 * 1024, 1024, 32 * 1024 * 1024,
+							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomRealVariable("dwh.max_reject_share",
+							 "Share of a load's non-blank lines that may be refused before the load is quarantined.",
+							 "0.1 is the seed's 90 % ratio. It needs at least 10 refused lines, or all of them.",
+							 &dwh_max_reject_share, 0.1, 0, 1, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("dwh.report_timezone",
+							   "Time zone of the reporting days in the KPI views.",
+							   NULL, &dwh_report_timezone, "UTC", PGC_USERSET, 0, check_timezone, NULL, NULL);
+	MarkGUCPrefixReserved("dwh");
+}

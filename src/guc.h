@@ -1,0 +1,23 @@
+/*
+ * guc.h: the settings dwh.*, defined when the library is loaded.
+ */
+#ifndef DWH_GUC_H
+#define DWH_GUC_H
+
+typedef enum FactPartition
+{
+	FACT_PARTITION_DAY,
+	FACT_PARTITION_MONTH
+} FactPartition;
+
+extern char *dwh_allowed_directories;	/* comma-separated absolute paths; "" = none */
+extern int	dwh_fact_partition; /* a FactPartition */
+extern char *dwh_landing_directory; /* absolute path; "" = dwh_landing/<database oid> in the data directory */
+extern int	dwh_max_line_bytes;
+extern double dwh_max_reject_share; /* 0 to 1 */
+extern char *dwh_report_timezone;
+
+/* Defines all of them and reserves the prefix. */
+extern void dwh_guc_init(void);
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * json.h: line -> JSON object, with jsonb's own rules of acceptance.
+ *
+ * Bytes floor: no server header. A text is accepted exactly when ::jsonb accepts it in a UTF-8 database, it is an object
+ * and it is nested at most JSON_MAX_DEPTH levels. Numbers stay text (yyjson raw values), so nothing is rounded.
+ */
+#ifndef DWH_JSON_H
+#define DWH_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <yyjson.h>
+
+#include "reject.h"
+
+/* Levels of nesting; the outermost object is level 1. */
+#define JSON_MAX_DEPTH 1000
+
+/*
+ * The object in a line; NULL with the verdict filled where it is refused. The value and its document live in memory of
+ * alc, which owns them; the text may go away.
+ */
+extern yyjson_val *dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Verdict *verdict);
+
+/* True if the bytes are UTF-8 that PostgreSQL accepts: no NUL, no overlong form, no surrogate, at most U+10FFFF. */
+extern bool dwh_utf8_is_valid(const char *text, size_t length);
+
+/*
+ * The longest prefix of a valid text that has at most that many bytes and ends with a whole character.
+ */
+extern size_t dwh_utf8_clip(const char *text, size_t length, size_t limit);
+
+#endif

@@ -1,0 +1,204 @@
+/*
+ * load_jsonl.c: SQL function dwh.load_jsonl.
+ *
+ * Turns arguments into LoadOptions, a source into files, verdicts into rows. What is done with one file is load.c's.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+#include "utils/tuplestore.h"
+
+#include "errcodes.h"
+#include "load.h"
+#include "warehouse.h"
+
+PG_FUNCTION_INFO_V1(dwh_load_jsonl);
+PG_FUNCTION_INFO_V1(dwh_load_jsonl_large_object);
+
+static OnError
+parse_on_error(const char *text)
+{
+	if (pg_strcasecmp(text, "continue") == 0)
+		return ON_ERROR_CONTINUE;
+	if (pg_strcasecmp(text, "abort") == 0)
+		return ON_ERROR_ABORT;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("on_error must be \"continue\" or \"abort\""),
+			 errdetail("It is \"%s\".", text),
+			 errhint("\"continue\" keeps refused lines as rejects; \"abort\" loads nothing if there is one.")));
+}
+
+/* Reads "100" as a count or "1%" as a share. */
+static void
+parse_reject_limit(const char *text, LoadOptions *options)
+{
+	char	   *end;
+	double		value = strtod(text, &end);
+	bool		percent = *end == '%';
+
+	if (end == text || end[percent ? 1 : 0] != '\0' || !(value >= 0) || (percent && value > 100) ||
+		(!percent && (value != rint(value) || value > 1e15)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("reject_limit must be a number of lines or a percentage"),
+				 errdetail("It is \"%s\".", text),
+				 errhint("Examples: reject_limit => 100, reject_limit => '1%%'.")));
+	if (percent)
+		options->reject_share = value / 100;
+	else
+		options->reject_limit = (int64) value;
+}
+
+/* The options from arguments 1 to 3; reject_limit is of any type, so that 100 and '1%' both work. */
+static LoadOptions
+options_of_call(FunctionCallInfo fcinfo)
+{
+	LoadOptions options = {.reject_limit = -1,.reject_share = -1};
+
+	options.on_error = PG_ARGISNULL(1) ? ON_ERROR_CONTINUE : parse_on_error(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	if (!PG_ARGISNULL(2))
+	{
+		Oid			output;
+		bool		is_varlena;
+
+		getTypeOutputInfo(get_fn_expr_argtype(fcinfo->flinfo, 2), &output, &is_varlena);
+		parse_reject_limit(OidOutputFunctionCall(output, PG_GETARG_DATUM(2)), &options);
+	}
+	options.force = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	return options;
+}
+
+static void
+put_result(ReturnSetInfo *result_set, const LoadResult *result)
+{
+	Datum		values[10] = {0};
+	bool		nulls[10] = {false};
+
+	values[0] = Int64GetDatum(result->load_id);
+	nulls[0] = result->load_id == 0;
+	values[1] = CStringGetTextDatum(result->path);
+	values[2] = CStringGetTextDatum(result->status);
+	values[3] = Int64GetDatum(result->lines);
+	values[4] = Int64GetDatum(result->loaded);
+	values[5] = Int64GetDatum(result->rejected);
+	values[6] = Int64GetDatum(result->blank);
+	values[7] = Int64GetDatum(result->held_back_bytes);
+	values[8] = Int64GetDatum(result->bytes);
+	nulls[9] = result->message == NULL;
+	if (!nulls[9])
+		values[9] = CStringGetTextDatum(result->message);
+	tuplestore_putvalues(result_set->setResult, result_set->setDesc, values, nulls);
+}
+
+/* True for errors that are the file's own: they must not keep the other files of a set from being loaded. */
+static bool
+is_error_of_file(int sqlerrcode)
+{
+	return ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_SYSTEM_ERROR ||
+		sqlerrcode == ERRCODE_DWH_SOURCE_CHANGED ||
+		sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
+		sqlerrcode == ERRCODE_INVALID_BINARY_REPRESENTATION ||
+		sqlerrcode == ERRCODE_WRONG_OBJECT_TYPE;
+}
+
+/* Loads one file of a set in a subtransaction; an error of the file becomes its verdict. */
+static LoadResult
+load_guarded(const PermittedPath *path, const LoadOptions *options)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile LoadResult result;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
+	PG_TRY();
+	{
+		result = dwh_load_file(path, options);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		if (!is_error_of_file(error->sqlerrcode))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(caller);
+		CurrentResourceOwner = owner;
+		result = (LoadResult)
+		{
+			.path = path->path,.status = "failed",
+				.message = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message)
+		};
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * dwh.load_jsonl(
+ *   path text,					-- file, directory or pattern on the server; relative to the landing directory
+ *   on_error text,				-- 'continue' or 'abort'; NULL = 'continue'
+ *   reject_limit anyelement,	-- more rejects raise WH002: a count, or a share such as '1%'; NULL = no limit
+ *   force boolean				-- load content again though it is known, or quarantined
+ * ) -> one row a file, in the order of their names
+ */
+Datum
+dwh_load_jsonl(PG_FUNCTION_ARGS)
+{
+	LoadOptions options = options_of_call(fcinfo);
+	bool		many;
+	List	   *files;
+	ListCell   *cell;
+
+	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
+	InitMaterializedSRF(fcinfo, 0);
+	dwh_warehouse_require();
+	foreach(cell, files)
+	{
+		const PermittedPath *path = lfirst(cell);
+		LoadResult	result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!dwh_load_is_known(path, &options, &result))
+			result = many ? load_guarded(path, &options) : dwh_load_file(path, &options);
+		put_result((ReturnSetInfo *) fcinfo->resultinfo, &result);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * dwh.load_jsonl(large_object oid, on_error text, reject_limit anyelement, force boolean) -> one row: the same for
+ * the bytes of a large object, for clients that have no files on the server.
+ */
+Datum
+dwh_load_jsonl_large_object(PG_FUNCTION_ARGS)
+{
+	LoadOptions options = options_of_call(fcinfo);
+	LoadResult	result;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("large_object must not be null"),
+				 errdetail("It is the OID that \\lo_import printed."),
+				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
+	InitMaterializedSRF(fcinfo, 0);
+	dwh_warehouse_require();
+	result = dwh_load_large_object(PG_GETARG_OID(0), &options);
+	put_result((ReturnSetInfo *) fcinfo->resultinfo, &result);
+	return (Datum) 0;
+}

@@ -1,0 +1,267 @@
+/*
+ * paths.c: which server files may be read or written, and which files a source stands for.
+ *
+ * Invariants:
+ *  (1) A user without pg_read_server_files (pg_write_server_files) reaches only what lies below the landing directory or
+ *      one of dwh.allowed_directories.
+ *  (2) Below such a root every component is opened with O_NOFOLLOW relative to the one before, so neither a link nor a
+ *      swap of a directory during the call leads out.
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "catalog/pg_authid.h"
+#include "common/file_perm.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/varlena.h"
+
+#include "guc.h"
+#include "paths.h"
+
+char *
+dwh_landing_path(void)
+{
+	char	   *parent;
+	char	   *path;
+
+	if (dwh_landing_directory[0] != '\0')
+	{
+		path = pstrdup(dwh_landing_directory);
+		canonicalize_path(path);
+		return path;
+	}
+	parent = psprintf("%s/dwh_landing", DataDir);
+	path = psprintf("%s/%u", parent, MyDatabaseId);
+	if ((mkdir(parent, pg_dir_create_mode) < 0 && errno != EEXIST) ||
+		(mkdir(path, pg_dir_create_mode) < 0 && errno != EEXIST))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not make the landing directory \"%s\": %m", path),
+				 errdetail("It is used because dwh.landing_directory is empty."),
+				 errhint("Set dwh.landing_directory to a directory that the server may write to.")));
+	return path;
+}
+
+/* True if a component of the path is "..". */
+static bool
+goes_up(const char *path)
+{
+	for (const char *at = path; (at = strstr(at, "..")) != NULL; at += 2)
+		if ((at == path || at[-1] == '/') && (at[2] == '/' || at[2] == '\0'))
+			return true;
+	return false;
+}
+
+/* The landing or allowed directory that the path lies in, or NULL. */
+static char *
+root_of(const char *path)
+{
+	char	   *landing = dwh_landing_path();
+	List	   *allowed = NIL;
+	ListCell   *cell;
+
+	if (path_is_prefix_of_path(landing, path))
+		return landing;
+	if (!SplitDirectoriesString(pstrdup(dwh_allowed_directories), ',', &allowed))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dwh.allowed_directories is not a list of directories"),
+				 errdetail("It is \"%s\".", dwh_allowed_directories),
+				 errhint("Give absolute paths separated by commas.")));
+	foreach(cell, allowed)
+		if (is_absolute_path((char *) lfirst(cell)) && path_is_prefix_of_path(lfirst(cell), path))
+			return lfirst(cell);
+	return NULL;
+}
+
+PermittedPath
+dwh_permit_path(const char *path, bool for_writing)
+{
+	PermittedPath permitted = {0};
+	Oid			role = for_writing ? ROLE_PG_WRITE_SERVER_FILES : ROLE_PG_READ_SERVER_FILES;
+
+	if (path[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("path must not be empty"),
+				 errdetail("It names a file, a directory or a pattern on the server."),
+				 errhint("Leave the argument out to use the landing directory.")));
+	permitted.path = is_absolute_path(path) ? pstrdup(path) : psprintf("%s/%s", dwh_landing_path(), path);
+	if (has_privs_of_role(GetUserId(), role))
+	{
+		canonicalize_path(permitted.path);
+		return permitted;
+	}
+	if (!goes_up(permitted.path))
+	{
+		canonicalize_path(permitted.path);
+		permitted.root = root_of(permitted.path);
+	}
+	if (permitted.root == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for server path \"%s\"", path),
+				 errdetail("Without the privileges of role %s only the landing directory and dwh.allowed_directories can be used.",
+						   for_writing ? "pg_write_server_files" : "pg_read_server_files"),
+				 errhint("Put the file into the landing directory, or ask an administrator for the role or for an entry in dwh.allowed_directories.")));
+	return permitted;
+}
+
+/* Opens a path below a root without following any link; -1 with errno. */
+static int
+open_beneath(const char *root, const char *rest, int flags, mode_t mode)
+{
+	int			directory = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char	   *path = pstrdup(rest);
+	char	   *component = strtok(path, "/");
+
+	if (component == NULL)
+		return directory;
+	while (directory >= 0)
+	{
+		char	   *next = strtok(NULL, "/");
+		int			fd = next != NULL
+			? openat(directory, component, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+			: openat(directory, component, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+		int			saved_errno = errno;
+
+		close(directory);
+		errno = saved_errno;
+		if (next == NULL || fd < 0)
+			return fd;
+		directory = fd;
+		component = next;
+	}
+	return -1;
+}
+
+int
+dwh_open_permitted(const PermittedPath *permitted, int flags, mode_t mode)
+{
+	if (permitted->root == NULL)
+		return open(permitted->path, flags | O_CLOEXEC, mode);
+	return open_beneath(permitted->root, permitted->path + strlen(permitted->root), flags, mode);
+}
+
+static bool
+ends_with(const char *name, const char *suffix)
+{
+	size_t		length = strlen(name);
+
+	return length > strlen(suffix) && strcmp(name + length - strlen(suffix), suffix) == 0;
+}
+
+/* True for the names that a directory as a source stands for. Hidden names are for files still being written. */
+static bool
+is_log_name(const char *name)
+{
+	static const char *const suffixes[] = {
+		".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"
+	};
+
+	for (size_t i = 0; i < lengthof(suffixes); i++)
+		if (name[0] != '.' && ends_with(name, suffixes[i]))
+			return true;
+	return false;
+}
+
+static int
+compare_paths(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((PermittedPath *) lfirst(a))->path, ((PermittedPath *) lfirst(b))->path);
+}
+
+/* The files of an open directory whose names match the pattern, or look like logs where it is NULL. */
+static List *
+list_directory(int fd, const PermittedPath *directory, const char *pattern)
+{
+	List	   *files = NIL;
+	DIR		   *stream = fdopendir(fd);
+	struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL)
+	{
+		PermittedPath *file;
+
+		if (pattern == NULL ? !is_log_name(entry->d_name) : fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0)
+			continue;
+		file = palloc(sizeof(*file));
+		file->path = psprintf("%s/%s", directory->path, entry->d_name);
+		file->root = directory->root;
+		files = lappend(files, file);
+	}
+	if (stream != NULL)
+		closedir(stream);
+	list_sort(files, compare_paths);
+	return files;
+}
+
+/* True if the path has a pattern character in its last component; an error if it has one before. */
+static bool
+is_pattern(const char *path)
+{
+	const char *first = strpbrk(path, "*?[");
+
+	if (first != NULL && strchr(first, '/') != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a pattern may stand in the file name only: \"%s\"", path),
+				 errdetail("The directory part holds one of * ? [ as well."),
+				 errhint("Load the directories one by one.")));
+	return first != NULL;
+}
+
+/* Opens a directory for listing; -1 where the path is something else. */
+static int
+open_directory(const PermittedPath *permitted)
+{
+	int			fd = dwh_open_permitted(permitted, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+
+	if (fd < 0 && errno != ENOTDIR && errno != ELOOP)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open \"%s\": %m", permitted->path),
+				 errdetail("The path is read on the server, by the operating system user that runs it."),
+				 errhint("Check the path; for a file of the client use \\lo_import and load_jsonl(large_object => ...).")));
+	return fd;
+}
+
+List *
+dwh_expand_source(const char *source, bool *many)
+{
+	PermittedPath *permitted = palloc(sizeof(PermittedPath));
+	struct stat status;
+	char	   *pattern = NULL;
+	int			fd;
+
+	*permitted = dwh_permit_path(source != NULL ? source : dwh_landing_path(), false);
+	/* a name that exists is taken as it is, whatever characters it holds */
+	*many = strpbrk(permitted->path, "*?[") != NULL && lstat(permitted->path, &status) < 0 && is_pattern(permitted->path);
+	if (*many)
+	{
+		pattern = pstrdup(last_dir_separator(permitted->path) + 1);
+		get_parent_directory(permitted->path);
+		if (permitted->root != NULL && !path_is_prefix_of_path(permitted->root, permitted->path))
+			permitted->path = pstrdup(permitted->root);
+	}
+	fd = open_directory(permitted);
+	if (fd >= 0)
+	{
+		*many = true;
+		return list_directory(fd, permitted, pattern);
+	}
+	if (*many)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a directory", permitted->path),
+				 errdetail("The pattern \"%s\" is looked for in it.", pattern),
+				 errhint("Check the path.")));
+	return list_make1(permitted);
+}

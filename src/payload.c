@@ -1,0 +1,154 @@
+/*
+ * payload.c: object -> jsonb, by core's own construction, so that sorting, equal keys and layout are core's.
+ *
+ * Invariant: the value is equal in text, hash and binary form to text::jsonb (core's jsonb_in makes the same pushes).
+ * No recursion: the path of open containers is a list, bounded by the levels json.c lets through.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+
+#include "event.h"
+#include "json.h"
+#include "payload.h"
+
+/* Integers of fewer digits fit int64 and are made without parsing. */
+#define PLAIN_INTEGER_DIGITS 18
+
+static Numeric
+number_from_text(const char *text, size_t length)
+{
+	char	   *copy;
+
+	if (length < PLAIN_INTEGER_DIGITS && strspn(text[0] == '-' ? text + 1 : text, "0123456789") >= length - (text[0] == '-'))
+		return int64_to_numeric(strtoll(text, NULL, 10));
+	copy = pnstrdup(text, length);
+	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(copy), ObjectIdGetDatum(InvalidOid),
+											   Int32GetDatum(-1)));
+}
+
+static void
+scalar_value(yyjson_val *value, JsonbValue *result)
+{
+	switch (yyjson_get_type(value))
+	{
+		case YYJSON_TYPE_STR:
+			result->type = jbvString;
+			result->val.string.val = (char *) yyjson_get_str(value);
+			result->val.string.len = (int) yyjson_get_len(value);
+			break;
+		case YYJSON_TYPE_RAW:
+			result->type = jbvNumeric;
+			result->val.numeric = number_from_text(yyjson_get_raw(value), yyjson_get_len(value));
+			break;
+		case YYJSON_TYPE_BOOL:
+			result->type = jbvBool;
+			result->val.boolean = yyjson_get_bool(value);
+			break;
+		default:
+			result->type = jbvNull;
+	}
+}
+
+/* A container being pushed. */
+typedef struct OpenContainer
+{
+	bool		is_object;
+	yyjson_obj_iter members;
+	yyjson_arr_iter elements;
+} OpenContainer;
+
+static OpenContainer
+open_container(yyjson_val *value, JsonbParseState **state)
+{
+	OpenContainer container = {.is_object = yyjson_is_obj(value)};
+
+	if (container.is_object)
+		container.members = yyjson_obj_iter_with(value);
+	else
+		container.elements = yyjson_arr_iter_with(value);
+	pushJsonbValue(state, container.is_object ? WJB_BEGIN_OBJECT : WJB_BEGIN_ARRAY, NULL);
+	return container;
+}
+
+/* The next value in the container, its key already pushed; NULL at the end. */
+static yyjson_val *
+next_value(OpenContainer *container, JsonbParseState **state)
+{
+	yyjson_val *key;
+	JsonbValue	name;
+
+	if (!container->is_object)
+		return yyjson_arr_iter_next(&container->elements);
+	key = yyjson_obj_iter_next(&container->members);
+	if (key == NULL)
+		return NULL;
+	scalar_value(key, &name);
+	pushJsonbValue(state, WJB_KEY, &name);
+	return yyjson_obj_iter_get_val(key);
+}
+
+Jsonb *
+dwh_payload_from_json(yyjson_val *object)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue *result = NULL;
+	OpenContainer *path = palloc(8 * sizeof(OpenContainer));
+	int			capacity = 8;
+	int			depth = 1;
+
+	path[0] = open_container(object, &state);
+	while (depth > 0)
+	{
+		OpenContainer *container = &path[depth - 1];
+		yyjson_val *value = next_value(container, &state);
+		JsonbValue	scalar;
+
+		if (value == NULL)
+		{
+			result = pushJsonbValue(&state, container->is_object ? WJB_END_OBJECT : WJB_END_ARRAY, NULL);
+			depth--;
+		}
+		else if (yyjson_is_ctn(value))
+		{
+			if (depth == capacity)
+				path = repalloc(path, (capacity *= 2) * sizeof(OpenContainer));
+			path[depth++] = open_container(value, &state);
+		}
+		else
+		{
+			scalar_value(value, &scalar);
+			pushJsonbValue(&state, container->is_object ? WJB_VALUE : WJB_ELEM, &scalar);
+		}
+	}
+	return JsonbValueToJsonb(result);
+}
+
+Jsonb *
+dwh_payload_attributes(Jsonb *payload)
+{
+	JsonbParseState *state = NULL;
+	JsonbIterator *iterator = JsonbIteratorInit(&payload->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			kept = 0;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	(void) JsonbIteratorNext(&iterator, &value, true);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) == WJB_KEY)
+	{
+		bool		modelled = dwh_event_is_modelled(value.val.string.val, value.val.string.len);
+
+		if (!modelled)
+			pushJsonbValue(&state, WJB_KEY, &value);
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		if (!modelled)
+		{
+			pushJsonbValue(&state, WJB_VALUE, &value);
+			kept++;
+		}
+	}
+	return kept == 0 ? NULL : JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}

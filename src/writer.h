@@ -1,0 +1,24 @@
+/*
+ * writer.h: rows -> a table, in batches, WAL-logged through the table access method as COPY does.
+ */
+#ifndef DWH_WRITER_H
+#define DWH_WRITER_H
+
+typedef struct TableWriter TableWriter;
+
+/*
+ * Opens schema.table for these columns (a NULL-terminated list); other columns get their defaults. Raises WH004 where
+ * the table is missing, 42501 without INSERT, 0A000 under row-level security. Takes ROW EXCLUSIVE until commit.
+ */
+extern TableWriter *dwh_writer_open(const char *schema, const char *table, const char *const *columns);
+
+/* The context for datums of rows that are put: reset when the batch is flushed. */
+extern MemoryContext dwh_writer_batch_context(TableWriter *writer);
+
+/* Adds a row: one value and null flag a column, in the order of the list. May flush. */
+extern void dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls);
+
+/* Writes what is waiting and closes the table; the lock stays until commit. */
+extern void dwh_writer_close(TableWriter *writer);
+
+#endif
