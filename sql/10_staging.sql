@@ -36,12 +36,12 @@ COMMENT ON FUNCTION dwh.event_id(jsonb) IS
 -- it can be inlined; its operators have operands of exactly their types, so no operator of another schema can match better.
 CREATE FUNCTION dwh.typed_events(load_id bigint)
 RETURNS TABLE (
-    line_no bigint, byte_offset bigint, payload jsonb,
+    line_no bigint, byte_offset bigint,
     event_id uuid, event_time timestamptz, event_type text, user_id text, session_id text, product_id text,
     device text, country text, category text, brand text, price numeric, revenue numeric, quantity integer,
     attributes jsonb, flags text[], reject_class text, reject_message text)
 LANGUAGE sql STABLE AS $$
-    SELECT r.line_no, r.byte_offset, r.payload,
+    SELECT r.line_no, r.byte_offset,
            e.event_id, e.event_time, e.event_type, e.user_id, e.session_id, e.product_id,
            e.device, e.country, e.category, e.brand, e.price,
            CASE WHEN e.revenue IS NULL AND e.event_type = 'purchase'
@@ -132,10 +132,11 @@ DECLARE
     kept bigint;
 BEGIN
     INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes)
-    SELECT _keep_stage_rejects.load_id, t.line_no, t.byte_offset, 'stage', t.reject_class, t.reject_message,
-           substring(convert_to(t.payload::text, 'UTF8') FOR 4096), octet_length(t.payload::text)
-      FROM dwh.typed_events(_keep_stage_rejects.load_id) AS t
-     WHERE t.reject_class IS NOT NULL;
+    SELECT r.load_id, r.line_no, r.byte_offset, 'stage', e.reject_class, e.reject_message,
+           substring(convert_to(r.payload::text, 'UTF8') FOR 4096), octet_length(r.payload::text)
+      FROM raw.user_events AS r
+     CROSS JOIN LATERAL dwh.parse_event(r.payload, r.loaded_at) AS e
+     WHERE r.load_id = _keep_stage_rejects.load_id AND e.reject_class IS NOT NULL;
     GET DIAGNOSTICS kept = ROW_COUNT;
     RETURN kept;
 END
@@ -147,8 +148,8 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     -- One statement, so that all parts see staging as it was before. The lower line of a load wins; what an earlier load
-    -- accepted stays. Rows go in sorted by event_id: inserting random keys in arrival order is the dearest thing a
-    -- btree can be asked for.
+    -- accepted stays. The window leaves the rows sorted by event_id, and so they go in: inserting random keys in arrival
+    -- order is the dearest thing a btree can be asked for.
     WITH typed AS MATERIALIZED (
         SELECT t.*, min(t.line_no) OVER (PARTITION BY t.event_id) AS first_line
           FROM dwh.typed_events(_stage_load.load_id) AS t
@@ -161,19 +162,19 @@ BEGIN
                t.category, t.brand, t.price, t.revenue, t.quantity, t.attributes, _stage_load.load_id, t.line_no, t.flags
           FROM typed AS t
          WHERE t.line_no = t.first_line
-         ORDER BY t.event_id
-            ON CONFLICT (event_id) DO NOTHING
+           AND NOT EXISTS (SELECT FROM staging.user_events AS s WHERE s.event_id = t.event_id)
         RETURNING s.event_id),
     repeated AS (
-        SELECT t.event_id, t.line_no, t.payload,
+        SELECT t.event_id, t.line_no,
                coalesce(s.load_id, _stage_load.load_id) AS kept_load_id, coalesce(s.line_no, t.first_line) AS kept_line_no
           FROM typed AS t
           LEFT JOIN LATERAL (SELECT s.load_id, s.line_no FROM staging.user_events AS s
                               WHERE s.event_id = t.event_id OFFSET 0) AS s ON true
          WHERE t.line_no <> t.first_line OR NOT EXISTS (SELECT FROM accepted AS a WHERE a.event_id = t.event_id)),
     compared AS (
-        SELECT p.*, p.payload = kept.payload AS is_replay
+        SELECT p.*, sent.payload, sent.payload = kept.payload AS is_replay
           FROM repeated AS p
+          JOIN raw.user_events AS sent ON sent.load_id = _stage_load.load_id AND sent.line_no = p.line_no
           JOIN raw.user_events AS kept ON kept.load_id = p.kept_load_id AND kept.line_no = p.kept_line_no),
     conflicts AS (
         INSERT INTO ops.event_conflicts (load_id, line_no, event_id, kept_load_id, kept_line_no, payload)
