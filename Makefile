@@ -10,9 +10,9 @@ MODULE_big = dwh_ext
 # The floors of src/README.md; a file includes only floors below its own (test/lint/floors).
 WORDS = src/reject.o src/guc.o
 BYTES = src/buffer.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o src/stream.o
-ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/payload.o src/writer.o \
-        src/evidence.o src/load.o
-VERBS = src/load_jsonl.o src/parse_event.o src/last_known.o src/generate_events.o src/dwh_ext.o
+ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/payload.o src/typed.o \
+        src/writer.o src/evidence.o src/load.o
+VERBS = src/load_jsonl.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o src/dwh_ext.o
 OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
 
 SQL_MODULES = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
@@ -41,7 +41,7 @@ all install:
 else
 include $(PGXS)
 
-$(OBJS): $(wildcard src/*.h)
+$(OBJS): $(wildcard src/*.h) Makefile
 $(SCRIPT): $(SQL_MODULES) dwh_ext.control
 	cat $(SQL_MODULES) > $@
 all: META.json

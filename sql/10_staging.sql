@@ -18,9 +18,10 @@ CREATE TYPE dwh.parsed_event AS (
     revenue numeric,
     quantity integer,
     attributes jsonb,
+    flags text[],
     reject_class text,
     reject_message text);
-COMMENT ON TYPE dwh.parsed_event IS 'A typed event as sent, or why the payload is none (reject_class, reject_message; all else NULL).';
+COMMENT ON TYPE dwh.parsed_event IS 'A typed event with revenue computed and flags set, or why the payload is none (reject_class, reject_message; all else NULL).';
 
 CREATE FUNCTION dwh.parse_event(payload jsonb, loaded_at timestamptz DEFAULT NULL) RETURNS dwh.parsed_event
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'dwh_parse_event';
@@ -42,28 +43,14 @@ RETURNS TABLE (
     attributes jsonb, flags text[], reject_class text, reject_message text)
 LANGUAGE sql STABLE AS $$
     SELECT r.line_no, r.byte_offset,
-           e.event_id, e.event_time, e.event_type, e.user_id, e.session_id, e.product_id,
-           e.device, e.country, e.category, e.brand, e.price,
-           CASE WHEN e.revenue IS NULL AND e.event_type = 'purchase'
-                THEN e.price * e.quantity::pg_catalog.numeric ELSE e.revenue END,
-           e.quantity, e.attributes,
-           CASE WHEN e.price IS NOT NULL OR e.revenue IS NOT NULL THEN
-           NULLIF(pg_catalog.array_remove(ARRAY[
-               CASE WHEN e.price < 0::pg_catalog.numeric THEN 'negative_price' END,
-               CASE WHEN e.revenue < 0::pg_catalog.numeric THEN 'negative_revenue' END,
-               CASE WHEN e.revenue <> (e.price * e.quantity::pg_catalog.numeric)
-                    THEN 'revenue_mismatch' END,
-               CASE WHEN e.revenue IS NULL AND e.event_type = 'purchase'
-                         AND e.price IS NOT NULL AND e.quantity IS NOT NULL THEN 'revenue_computed' END,
-               CASE WHEN e.revenue IS NOT NULL AND e.event_type <> 'purchase'
-                    THEN 'revenue_outside_purchase' END]::pg_catalog.text[], NULL), '{}'::pg_catalog.text[]) END,
-           e.reject_class, e.reject_message
+           e.event_id, e.event_time, e.event_type, e.user_id, e.session_id, e.product_id, e.device, e.country, e.category,
+           e.brand, e.price, e.revenue, e.quantity, e.attributes, e.flags, e.reject_class, e.reject_message
       FROM raw.user_events AS r
      CROSS JOIN LATERAL dwh.parse_event(r.payload, r.loaded_at) AS e
      WHERE r.load_id = typed_events.load_id
 $$;
 COMMENT ON FUNCTION dwh.typed_events(bigint) IS
-'What the lines of a load are as events: typed, with revenue computed and flags set, or with the reason of their refusal. Returns one row for each row of the load in raw.user_events. Errors: 42P01 without a warehouse. Reads only.';
+'What the lines of a load are as events: typed, or with the reason of their refusal. Returns one row for each row of the load in raw.user_events. Errors: 42P01 without a warehouse. Reads only.';
 
 CREATE FUNCTION dwh._require_load(load_id bigint) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -88,7 +75,7 @@ CREATE FUNCTION dwh._claim_loads(step text, load_id bigint) RETURNS bigint[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    load ops.loads;
+    load record;
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(_claim_loads.load_id);
@@ -125,7 +112,13 @@ $$;
 COMMENT ON FUNCTION dwh._is_poisoned(bigint, bigint) IS
 'True if so many of the counted (non-blank) lines are refused that the load is to be quarantined.';
 
-CREATE FUNCTION dwh._keep_stage_rejects(load_id bigint) RETURNS bigint
+CREATE FUNCTION dwh._stage_load(
+    load_id bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_stage_load';
+COMMENT ON FUNCTION dwh._stage_load(bigint) IS
+'Writes the events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts; returns the counts.';
+
+CREATE FUNCTION dwh._quarantine(load_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -136,57 +129,12 @@ BEGIN
            substring(convert_to(r.payload::text, 'UTF8') FOR 4096), octet_length(r.payload::text)
       FROM raw.user_events AS r
      CROSS JOIN LATERAL dwh.parse_event(r.payload, r.loaded_at) AS e
-     WHERE r.load_id = _keep_stage_rejects.load_id AND e.reject_class IS NOT NULL;
+     WHERE r.load_id = _quarantine.load_id AND e.reject_class IS NOT NULL;
     GET DIAGNOSTICS kept = ROW_COUNT;
-    RETURN kept;
+    UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = kept WHERE l.load_id = _quarantine.load_id;
 END
 $$;
-COMMENT ON FUNCTION dwh._keep_stage_rejects(bigint) IS 'Writes the events of a load that are refused into ops.rejects; returns how many.';
-
-CREATE FUNCTION dwh._stage_load(load_id bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-BEGIN
-    -- One statement, so that all parts see staging as it was before. The lower line of a load wins; what an earlier load
-    -- accepted stays. The window leaves the rows sorted by event_id, and so they go in: inserting random keys in arrival
-    -- order is the dearest thing a btree can be asked for.
-    WITH typed AS MATERIALIZED (
-        SELECT t.*, min(t.line_no) OVER (PARTITION BY t.event_id) AS first_line
-          FROM dwh.typed_events(_stage_load.load_id) AS t
-         WHERE t.reject_class IS NULL),
-    accepted AS (
-        INSERT INTO staging.user_events AS s (
-               event_id, event_time, event_type, user_id, session_id, product_id, device, country, category, brand,
-               price, revenue, quantity, attributes, load_id, line_no, flags)
-        SELECT t.event_id, t.event_time, t.event_type, t.user_id, t.session_id, t.product_id, t.device, t.country,
-               t.category, t.brand, t.price, t.revenue, t.quantity, t.attributes, _stage_load.load_id, t.line_no, t.flags
-          FROM typed AS t
-         WHERE t.line_no = t.first_line
-           AND NOT EXISTS (SELECT FROM staging.user_events AS s WHERE s.event_id = t.event_id)
-        RETURNING s.event_id),
-    repeated AS (
-        SELECT t.event_id, t.line_no,
-               coalesce(s.load_id, _stage_load.load_id) AS kept_load_id, coalesce(s.line_no, t.first_line) AS kept_line_no
-          FROM typed AS t
-          LEFT JOIN LATERAL (SELECT s.load_id, s.line_no FROM staging.user_events AS s
-                              WHERE s.event_id = t.event_id OFFSET 0) AS s ON true
-         WHERE t.line_no <> t.first_line OR NOT EXISTS (SELECT FROM accepted AS a WHERE a.event_id = t.event_id)),
-    compared AS (
-        SELECT p.*, sent.payload, sent.payload = kept.payload AS is_replay
-          FROM repeated AS p
-          JOIN raw.user_events AS sent ON sent.load_id = _stage_load.load_id AND sent.line_no = p.line_no
-          JOIN raw.user_events AS kept ON kept.load_id = p.kept_load_id AND kept.line_no = p.kept_line_no),
-    conflicts AS (
-        INSERT INTO ops.event_conflicts (load_id, line_no, event_id, kept_load_id, kept_line_no, payload)
-        SELECT _stage_load.load_id, c.line_no, c.event_id, c.kept_load_id, c.kept_line_no, c.payload
-          FROM compared AS c WHERE NOT c.is_replay)
-    SELECT (SELECT count(*) FROM accepted), count(*) FILTER (WHERE c.is_replay), count(*) FILTER (WHERE NOT c.is_replay)
-      INTO staged, replayed, conflicting
-      FROM compared AS c;
-END
-$$;
-COMMENT ON FUNCTION dwh._stage_load(bigint) IS
-'Writes the events of one load into staging, and the conflicting ones into ops.event_conflicts; returns the counts.';
+COMMENT ON FUNCTION dwh._quarantine(bigint) IS 'Keeps what staging refuses of a load in ops.rejects and lets the load go no further.';
 
 CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
@@ -195,9 +143,8 @@ CREATE FUNCTION dwh.stage_events(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    load ops.loads;
+    load record;
     counts record;
-    refused bigint;
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(stage_events.load_id);
@@ -209,23 +156,26 @@ BEGIN
            AND (stage_events.load_id IS NULL OR l.load_id = stage_events.load_id)
          ORDER BY l.load_id
     LOOP
-        refused := dwh._keep_stage_rejects(load.load_id);
         loads := loads + 1;
         rows_in := rows_in + load.loaded;
-        rejected := rejected + refused;
-        IF NOT load.forced AND dwh._is_poisoned(load.rejected + refused, load.lines - load.blank) THEN
+        BEGIN
+            counts := dwh._stage_load(load.load_id);
+            rejected := rejected + counts.rejected;
+            IF NOT load.forced AND dwh._is_poisoned(load.rejected + counts.rejected, load.lines - load.blank) THEN
+                RAISE EXCEPTION 'load % is poisoned', load.load_id
+                    USING ERRCODE = 'WH001', DETAIL = 'Caught below.', HINT = 'None.';
+            END IF;
+            staged := staged + counts.staged;
+            replayed := replayed + counts.replayed;
+            conflicting := conflicting + counts.conflicting;
+            UPDATE ops.loads AS l
+               SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
+                   stage_rejected = counts.rejected, staged_at = clock_timestamp()
+             WHERE l.load_id = load.load_id;
+        EXCEPTION WHEN SQLSTATE 'WH001' THEN   -- what was staged of it is undone
+            PERFORM dwh._quarantine(load.load_id);
             quarantined := quarantined + 1;
-            UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = refused WHERE l.load_id = load.load_id;
-            CONTINUE;
-        END IF;
-        counts := dwh._stage_load(load.load_id);
-        staged := staged + counts.staged;
-        replayed := replayed + counts.replayed;
-        conflicting := conflicting + counts.conflicting;
-        UPDATE ops.loads AS l
-           SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
-               stage_rejected = refused, staged_at = clock_timestamp()
-         WHERE l.load_id = load.load_id;
+        END;
     END LOOP;
     status := CASE WHEN loads = 0 THEN 'nothing_new' ELSE 'done' END;
 END

@@ -123,7 +123,7 @@ RETURNS TABLE (name text, severity text, status text, observed bigint, allowed b
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 #variable_conflict use_column
 DECLARE
-    quality_check ops.quality_checks;
+    quality_check record;
     began timestamptz;
 BEGIN
     FOR quality_check IN SELECT c.* FROM ops.quality_checks AS c WHERE c.enabled ORDER BY c.position, c.name LOOP
@@ -163,6 +163,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint) IS
 'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it.';
+
+CREATE FUNCTION dwh._has_failed(results jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error')
+$$;
+COMMENT ON FUNCTION dwh._has_failed(jsonb) IS 'True if a verdict of severity error is a failure.';
 
 CREATE FUNCTION dwh._raise_failed_checks(results jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -204,7 +210,7 @@ BEGIN
                        ORDER BY l.load_id);
     SELECT jsonb_agg(to_jsonb(e)) INTO results
       FROM dwh._evaluate_checks(CASE WHEN "full" THEN NULL ELSE load_ids END) AS e;
-    IF EXISTS (SELECT FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error') THEN
+    IF dwh._has_failed(results) THEN
         PERFORM dwh._record_evidence(dwh._evidence_of_checks(results, load_ids, NULL));
         PERFORM dwh._raise_failed_checks(results);
     END IF;

@@ -95,13 +95,49 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, and the files that failed.';
 
--- One step after loading. Each verb returns a row whose counts are named by what it does; a run shows rows in and out.
-CREATE FUNCTION dwh._run_step(step text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint)
+CREATE FUNCTION dwh._check_step(run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    load_ids bigint[] := ARRAY(SELECT l.load_id FROM ops.loads AS l
+                                WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
+                                ORDER BY l.load_id);
+BEGIN
+    status := 'nothing_new'; rows_in := 0; rows_out := 0; rejected := 0;
+    IF cardinality(load_ids) = 0 THEN
+        RETURN;
+    END IF;
+    SELECT jsonb_agg(to_jsonb(e)), count(*), count(*) FILTER (WHERE e.status = 'pass') INTO results, rows_in, rows_out
+      FROM dwh._evaluate_checks(load_ids) AS e;
+    status := 'done';
+    IF dwh._has_failed(results) THEN
+        status := 'failed';
+        evidence := dwh._evidence_of_checks(results, load_ids, run_id);
+    ELSE
+        PERFORM dwh._keep_results(results, load_ids, run_id);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION dwh._check_step(bigint) IS
+'Checks all loads that wait for it: keeps the verdicts, or hands out the evidence of their failure.';
+
+-- One step of a run. Each verb returns a row whose counts are named by what it does; a run shows rows in and out.
+CREATE FUNCTION dwh._run_step(step text, source text, run_id bigint,
+    OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
+DECLARE
+    loaded record;
 BEGIN
     rejected := 0;
     CASE step
+        WHEN 'load_jsonl' THEN
+            loaded := dwh._load_step(source);
+            status := loaded.status; rows_in := loaded.rows_in; rows_out := loaded.rows_out; rejected := loaded.rejected;
+            UPDATE ops.loads AS l SET run_id = _run_step.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
+            IF loaded.failed IS NOT NULL THEN
+                RAISE WARNING 'some files could not be loaded: %', loaded.failed
+                    USING HINT = 'The others were. SELECT * FROM dwh.load_jsonl(...) shows each file''s message.';
+            END IF;
         WHEN 'stage_events' THEN
             SELECT s.status, s.rows_in, s.staged, s.rejected INTO status, rows_in, rows_out, rejected FROM dwh.stage_events() AS s;
         WHEN 'apply_scd2' THEN
@@ -110,100 +146,97 @@ BEGIN
             SELECT s.status, s.rows_in, s.inserted + s.updated INTO status, rows_in, rows_out FROM dwh.upsert_products() AS s;
         WHEN 'load_facts' THEN
             SELECT s.status, s.rows_in, s.facts INTO status, rows_in, rows_out FROM dwh.load_facts() AS s;
+        WHEN 'run_quality_checks' THEN
+            SELECT s.* INTO status, rows_in, rows_out, rejected, evidence, results FROM dwh._check_step(run_id) AS s;
     END CASE;
 END
 $$;
-COMMENT ON FUNCTION dwh._run_step(text) IS 'Calls one of the verbs between loading and checking on all that waits for it.';
+COMMENT ON FUNCTION dwh._run_step(text, text, bigint) IS 'Does one step of a run on all that waits for it.';
 
+CREATE FUNCTION dwh._begin_run(source text, OUT run jsonb, OUT is_announced boolean)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    run := jsonb_build_object(
+        'run_id', nextval(pg_get_serial_sequence('ops.runs', 'run_id')), 'status', 'running', 'source', source,
+        'started_at', clock_timestamp(), 'pid', pg_backend_pid(), 'username', current_user);
+    -- Under other isolation levels this transaction could not see the row that the worker writes.
+    is_announced := current_setting('transaction_isolation') = 'read committed'
+        AND dwh._record_evidence(jsonb_build_object('run', run));
+END
+$$;
+COMMENT ON FUNCTION dwh._begin_run(text) IS
+'A new run, as a row of ops.runs in JSON; announced in a transaction of its own where that is possible, so that others can see it at work.';
+
+CREATE FUNCTION dwh._end_run(run jsonb, is_announced boolean, steps jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF is_announced THEN
+        UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp()
+         WHERE r.run_id = (run ->> 'run_id')::bigint;
+    ELSE
+        INSERT INTO ops.runs
+        SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, run || jsonb_build_object('finished_at', clock_timestamp())) AS n;
+    END IF;
+    INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, steps) AS n;
+END
+$$;
+COMMENT ON FUNCTION dwh._end_run(jsonb, boolean, jsonb) IS 'Writes the end of a run that succeeded, with its data.';
+
+-- The run and its steps travel as JSON: a variable of a table's row type would outlive the table in a session's plans.
 CREATE FUNCTION dwh.run_pipeline(source text DEFAULT NULL)
 RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    run ops.runs;
-    is_announced boolean := false;
-    steps ops.run_steps[] := '{}';
-    current ops.run_steps;
+    begun record;
+    run_id bigint;
+    steps jsonb := '[]';
     names text[] := ARRAY['load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks'];
-    loaded record;
-    counts record;
-    load_ids bigint[];
-    results jsonb;
-    evidence jsonb := '{}';
+    name text;
+    done record;
+    step_began timestamptz;
+    evidence jsonb;
+    sql_state text;
+    message text;
+    detail text;
+    hint text;
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._take_pipeline_lock();
-    run.run_id := nextval(pg_get_serial_sequence('ops.runs', 'run_id'));
-    run.status := 'running';
-    run.source := run_pipeline.source;
-    run.started_at := clock_timestamp();
-    run.pid := pg_backend_pid();
-    run.username := current_user;
-    -- Under other isolation levels this transaction could not see the row that the worker writes.
-    IF current_setting('transaction_isolation') = 'read committed' THEN
-        is_announced := dwh._record_evidence(jsonb_build_object('run', to_jsonb(run)));
-    END IF;
-
+    begun := dwh._begin_run(run_pipeline.source);
+    run_id := (begun.run ->> 'run_id')::bigint;
     BEGIN
-        FOR step_no IN 1 .. cardinality(names) LOOP
-            current := ROW(run.run_id, step_no, names[step_no], 'failed', NULL, NULL, NULL, NULL);
-            run.finished_at := clock_timestamp();   -- for now: when this step began
-            IF step_no = 1 THEN
-                loaded := dwh._load_step(run_pipeline.source);
-                counts := loaded;
-                UPDATE ops.loads AS l SET run_id = run.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
-                IF loaded.failed IS NOT NULL THEN
-                    RAISE WARNING 'some files could not be loaded: %', loaded.failed;
-                END IF;
-            ELSIF step_no < cardinality(names) THEN
-                counts := dwh._run_step(names[step_no]);
-            ELSE
-                load_ids := ARRAY(SELECT l.load_id FROM ops.loads AS l
-                                   WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
-                                   ORDER BY l.load_id);
-                SELECT jsonb_agg(to_jsonb(e)) INTO results FROM dwh._evaluate_checks(load_ids) AS e
-                 WHERE cardinality(load_ids) > 0;
-                SELECT CASE WHEN cardinality(load_ids) = 0 THEN 'nothing_new' ELSE 'done' END AS status, count(*) AS rows_in,
-                       count(*) FILTER (WHERE r ->> 'status' = 'pass') AS rows_out, 0::bigint AS rejected
-                  INTO counts FROM jsonb_array_elements(results) AS r;
-                IF EXISTS (SELECT FROM jsonb_array_elements(results) AS r
-                            WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error') THEN
-                    evidence := dwh._evidence_of_checks(results, load_ids, run.run_id);
-                    PERFORM dwh._raise_failed_checks(results);
-                END IF;
-                PERFORM dwh._keep_results(results, load_ids, run.run_id);
-            END IF;
-            current.status := counts.status;
-            current.rows_in := counts.rows_in;
-            current.rows_out := counts.rows_out;
-            current.rejected := counts.rejected;
-            current.elapsed := clock_timestamp() - run.finished_at;
-            steps := steps || current;
+        FOREACH name IN ARRAY names LOOP
+            step_began := clock_timestamp();
+            done := dwh._run_step(name, run_pipeline.source, run_id);
+            evidence := done.evidence;
+            PERFORM dwh._raise_failed_checks(done.results);
+            steps := steps || jsonb_build_object('run_id', run_id, 'step_no', jsonb_array_length(steps) + 1, 'step', name,
+                'status', done.status, 'rows_in', done.rows_in, 'rows_out', done.rows_out, 'rejected', done.rejected,
+                'elapsed', clock_timestamp() - step_began);
         END LOOP;
     EXCEPTION WHEN OTHERS OR query_canceled THEN
         -- The changes are undone and their locks gone, so that the worker waits for nothing.
-        GET STACKED DIAGNOSTICS run.sqlstate := RETURNED_SQLSTATE, run.message := MESSAGE_TEXT,
-            run.detail := PG_EXCEPTION_DETAIL, run.hint := PG_EXCEPTION_HINT;
-        current.elapsed := clock_timestamp() - run.finished_at;
-        run.status := 'failed';
-        run.finished_at := clock_timestamp();
-        IF NOT evidence ? 'alert' THEN
-            evidence := jsonb_build_object('alert', jsonb_build_object('run_id', run.run_id, 'severity', 'error', 'title', 'a run failed',
-                'body', jsonb_build_object('sqlstate', run.sqlstate, 'step', current.step)));
-        END IF;
-        PERFORM dwh._record_evidence(evidence || jsonb_build_object('run', to_jsonb(run), 'steps', to_jsonb(steps || current)));
+        GET STACKED DIAGNOSTICS sql_state := RETURNED_SQLSTATE, message := MESSAGE_TEXT,
+            detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
+        PERFORM dwh._record_evidence(
+            jsonb_build_object('alert', jsonb_build_object('run_id', run_id, 'severity', 'error', 'title', 'a run failed',
+                'body', jsonb_build_object('sqlstate', sql_state, 'step', name)))
+            || coalesce(evidence, '{}')
+            || jsonb_build_object(
+                'run', begun.run || jsonb_build_object('status', 'failed', 'finished_at', clock_timestamp(),
+                    'sqlstate', sql_state, 'message', message, 'detail', detail, 'hint', hint),
+                'steps', steps || jsonb_build_object('run_id', run_id, 'step_no', jsonb_array_length(steps) + 1, 'step', name,
+                    'status', 'failed', 'elapsed', clock_timestamp() - step_began)));
         RAISE;
     END;
-
-    run.finished_at := clock_timestamp();
-    run.status := CASE WHEN EXISTS (SELECT FROM unnest(steps) AS s WHERE s.status = 'done') THEN 'succeeded' ELSE loaded.status END;
-    IF is_announced THEN
-        UPDATE ops.runs AS r SET status = run.status, finished_at = run.finished_at WHERE r.run_id = run.run_id;
-    ELSE
-        INSERT INTO ops.runs SELECT (run).*;
-    END IF;
-    INSERT INTO ops.run_steps SELECT s.* FROM unnest(steps) AS s;
-    RETURN QUERY SELECT s.step, s.status, s.rows_in, s.rows_out, s.rejected, s.elapsed FROM unnest(steps) AS s ORDER BY s.step_no;
+    PERFORM dwh._end_run(
+        begun.run || jsonb_build_object('status', CASE WHEN steps @? '$[*].status ? (@ == "done")' THEN 'succeeded'
+                                                       ELSE steps -> 0 ->> 'status' END),
+        begun.is_announced, steps);
+    RETURN QUERY SELECT s.step, s.status, s.rows_in, s.rows_out, s.rejected, s.elapsed FROM jsonb_to_recordset(steps)
+        AS s (step_no integer, step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)
+        ORDER BY s.step_no;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.run_pipeline(text) FROM PUBLIC;

@@ -157,8 +157,8 @@ insert_batch(TableWriter *writer)
 	}
 }
 
-static void
-flush(TableWriter *writer)
+void
+dwh_writer_flush(TableWriter *writer)
 {
 	CHECK_FOR_INTERRUPTS();
 	if (writer->waiting > 0 && !writer->one_by_one)
@@ -211,13 +211,13 @@ dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls)
 		writer->waiting++;
 	}
 	if (writer->waiting == BATCH_ROWS || MemoryContextMemAllocated(writer->batch_context, false) > BATCH_BYTES)
-		flush(writer);
+		dwh_writer_flush(writer);
 }
 
 void
 dwh_writer_close(TableWriter *writer)
 {
-	flush(writer);
+	dwh_writer_flush(writer);
 	if (writer->one_by_one)
 		AfterTriggerEndQuery(writer->estate);
 	else

@@ -18,6 +18,9 @@ extern MemoryContext dwh_writer_batch_context(TableWriter *writer);
 /* Adds a row: one value and null flag a column, in the order of the list. May flush. */
 extern void dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls);
 
+/* Writes what is waiting: it is visible to the next command then. */
+extern void dwh_writer_flush(TableWriter *writer);
+
 /* Writes what is waiting and closes the table; the lock stays until commit. */
 extern void dwh_writer_close(TableWriter *writer);
 
