@@ -456,11 +456,11 @@ BEGIN
         IF to_regnamespace(wanted) IS NULL THEN
             EXECUTE format('CREATE SCHEMA %I', wanted);
         END IF;
-        SELECT format('%s %I.%I', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, wanted, c.relname), c.relowner::regrole
+        SELECT format('%I.%I', wanted, c.relname), c.relowner::regrole
           INTO foreign_object, foreign_owner
           FROM pg_class AS c
          WHERE c.relnamespace = to_regnamespace(wanted) AND c.relowner <> current_user::regrole
-           AND c.relkind IN ('r', 'p', 'v', 'm', 'f') LIMIT 1;
+           AND c.relkind NOT IN ('i', 'I', 't') LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'schema "%" holds objects of another role', wanted
                 USING ERRCODE = 'insufficient_privilege',
@@ -487,7 +487,8 @@ BEGIN
                   HINT = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0, and create the extension there.';
     END IF;
     PERFORM pg_advisory_xact_lock(7239369275230650370);   -- two callers at once
-    status := CASE WHEN to_regclass('ops.warehouse') IS NULL THEN 'created' ELSE 'already_there' END;
+    status := CASE WHEN EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                                 WHERE n.nspname = 'ops' AND c.relname = 'warehouse') THEN 'already_there' ELSE 'created' END;
     PERFORM dwh._claim_schemas();
     PERFORM dwh._create_ops();
     PERFORM dwh._create_layers();

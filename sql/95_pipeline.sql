@@ -13,27 +13,42 @@ COMMENT ON FUNCTION dwh._record_evidence(jsonb) IS
 CREATE FUNCTION dwh._write_evidence(evidence jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO ops.runs AS r
-    SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n WHERE evidence ? 'run'
-        ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
-           sqlstate = excluded.sqlstate, message = excluded.message, detail = excluded.detail, hint = excluded.hint;
-    INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, coalesce(nullif(evidence -> 'steps', 'null'), '[]')) AS n;
-    INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
-    SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
-      FROM jsonb_populate_recordset(NULL::ops.quality_results, coalesce(nullif(evidence -> 'results', 'null'), '[]')) AS n;
-    INSERT INTO ops.loads AS l
-    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.loads, coalesce(nullif(evidence -> 'loads', 'null'), '[]')) AS n
-        ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, checked_at = excluded.checked_at, run_id = excluded.run_id;
-    INSERT INTO ops.files AS f
-    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.files, coalesce(nullif(evidence -> 'files', 'null'), '[]')) AS n
-        ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
-           mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
-    INSERT INTO ops.rejects AS j
-    SELECT n.* FROM jsonb_populate_recordset(NULL::ops.rejects, coalesce(nullif(evidence -> 'rejects', 'null'), '[]')) AS n
-        ON CONFLICT (load_id, line_no) DO NOTHING;
-    INSERT INTO ops.alerts (run_id, severity, title, body)
-    SELECT n.run_id, n.severity, n.title, n.body
-      FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n WHERE evidence ? 'alert';
+    -- only the tables that get a row are touched: the caller may hold locks on others
+    IF evidence ? 'run' THEN
+        INSERT INTO ops.runs AS r SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n
+            ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
+               sqlstate = excluded.sqlstate, message = excluded.message, detail = excluded.detail, hint = excluded.hint;
+        -- The caller holds the pipeline's lock, so no other run is at work: one that says so has died or was rolled back.
+        UPDATE ops.runs AS r SET status = 'failed', finished_at = clock_timestamp(), message = 'it ended without a word: backend gone or transaction rolled back'
+         WHERE r.run_id IN (SELECT d.run_id FROM ops.runs AS d
+                             WHERE d.status = 'running' AND d.run_id <> (evidence -> 'run' ->> 'run_id')::bigint
+                               FOR UPDATE SKIP LOCKED);
+    END IF;
+    IF jsonb_typeof(evidence -> 'steps') = 'array' THEN
+        INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, evidence -> 'steps') AS n;
+    END IF;
+    IF jsonb_typeof(evidence -> 'results') = 'array' THEN
+        INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
+        SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
+          FROM jsonb_populate_recordset(NULL::ops.quality_results, evidence -> 'results') AS n;
+    END IF;
+    IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
+        INSERT INTO ops.loads AS l SELECT n.* FROM jsonb_populate_recordset(NULL::ops.loads, evidence -> 'loads') AS n
+            ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, checked_at = excluded.checked_at;
+    END IF;
+    IF jsonb_typeof(evidence -> 'files') = 'array' THEN
+        INSERT INTO ops.files AS f SELECT n.* FROM jsonb_populate_recordset(NULL::ops.files, evidence -> 'files') AS n
+            ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
+               mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
+    END IF;
+    IF jsonb_typeof(evidence -> 'rejects') = 'array' THEN
+        INSERT INTO ops.rejects AS j SELECT n.* FROM jsonb_populate_recordset(NULL::ops.rejects, evidence -> 'rejects') AS n
+            ON CONFLICT (load_id, line_no) DO NOTHING;
+    END IF;
+    IF evidence ? 'alert' THEN
+        INSERT INTO ops.alerts (run_id, severity, title, body)
+        SELECT n.run_id, n.severity, n.title, n.body FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n;
+    END IF;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh._write_evidence(jsonb) FROM PUBLIC;
@@ -69,8 +84,8 @@ BEGIN
     END IF;
     SELECT l.pid, r.run_id, coalesce(r.started_at, a.xact_start) AS since INTO holder
       FROM pg_locks AS l
-      LEFT JOIN ops.runs AS r ON r.pid = l.pid AND r.status = 'running'
       LEFT JOIN pg_stat_get_activity(l.pid) AS a ON true
+      LEFT JOIN ops.runs AS r ON r.pid = l.pid AND r.status = 'running' AND r.started_at >= a.xact_start
      WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
        AND (l.classid::bigint << 32 | l.objid::bigint) = dwh._pipeline_lock() AND l.objsubid = 1
      ORDER BY r.run_id DESC NULLS LAST LIMIT 1;

@@ -159,9 +159,9 @@ dwh_evidence_record(Jsonb *evidence)
 	if (!written)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("evidence of this failure could not be kept in ops"),
+				 errmsg("evidence could not be written into the ledgers in ops"),
 				 errdetail("%s.", segment->failure),
-				 errhint("The failure itself is reported as usual.")));
+				 errhint("Nothing else changes: what happens is reported to the caller as usual.")));
 	dsm_detach(mapping);
 	return written;
 }
