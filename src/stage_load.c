@@ -91,7 +91,7 @@ static const char *const probe_query =
 static const char *const repeats_query =
 	"WITH compared AS ("
 	" SELECT p.event_id, p.line_no, p.kept_load_id, p.kept_line_no, sent.payload, sent.payload = kept.payload AS is_replay"
-	" FROM pg_catalog.unnest($2, $3, $4, $5) AS p (event_id, line_no, kept_load_id, kept_line_no)"
+	" FROM unnest($2, $3, $4, $5) AS p (event_id, line_no, kept_load_id, kept_line_no)"
 	" CROSS JOIN LATERAL (SELECT r.payload FROM raw.user_events AS r"
 	"  WHERE r.load_id = $1 AND r.line_no = p.line_no OFFSET 0) AS sent"
 	" CROSS JOIN LATERAL (SELECT r.payload FROM raw.user_events AS r"
