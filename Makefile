@@ -49,7 +49,7 @@ META.json: META.json.in dwh_ext.control
 	sed 's/@VERSION@/$(EXTVERSION)/' $< > $@
 endif
 
-demo demo-stop test bench:
+demo demo-stop test docs:
 	@test/machine/$@
 
-.PHONY: demo demo-stop test bench
+.PHONY: demo demo-stop test docs

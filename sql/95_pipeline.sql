@@ -101,10 +101,10 @@ COMMENT ON FUNCTION dwh._take_pipeline_lock() IS 'Takes the pipeline''s lock unt
 
 CREATE FUNCTION dwh._load_step(source text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT load_ids bigint[], OUT failed text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN count(*) = 0 THEN 'no_data' WHEN count(*) FILTER (WHERE l.lines > 0 AND l.load_id IS NOT NULL) = 0
+    SELECT CASE WHEN count(*) = 0 THEN 'no_data' WHEN count(*) FILTER (WHERE l.loaded + l.rejected > 0) = 0
                 THEN 'nothing_new' ELSE 'done' END,
            coalesce(sum(l.lines), 0)::bigint, coalesce(sum(l.loaded), 0)::bigint, coalesce(sum(l.rejected), 0)::bigint,
-           coalesce(array_agg(l.load_id) FILTER (WHERE l.lines > 0 AND l.load_id IS NOT NULL), '{}'),
+           coalesce(array_agg(l.load_id) FILTER (WHERE l.loaded + l.rejected > 0), '{}'),
            string_agg(format('%s (%s)', l.path, l.message), '; ') FILTER (WHERE l.status = 'failed')
       FROM dwh.load_jsonl(source) AS l
 $$;

@@ -107,17 +107,72 @@ nests_too_deep(const char *text, size_t length)
 	return false;
 }
 
+/* The value of the four hexadecimal digits of a \\u escape; -1 if they are not there. */
+static int
+escape_value(const char *text, const char *end)
+{
+	int			value = 0;
+
+	if (end - text < 6 || text[0] != '\\' || text[1] != 'u')
+		return -1;
+	for (int i = 2; i < 6; i++)
+	{
+		const char *digit = memchr("0123456789abcdefABCDEF", text[i], 22);
+
+		if (digit == NULL)
+			return -1;
+		value = value * 16 + (text[i] <= '9' ? text[i] - '0' : (text[i] | 0x20) - 'a' + 10);
+	}
+	return value;
+}
+
+/* Overwrites each half of a surrogate pair that has no other half by an escape of a letter; returns how many. */
+static int
+mend_lone_surrogates(char *text, size_t length)
+{
+	char	   *end = text + length;
+	int			mended = 0;
+
+	for (char *at = text; at < end; at++)
+	{
+		int			value = escape_value(at, end);
+		int			next = value >= 0 ? escape_value(at + 6, end) : -1;
+
+		if (*at != '\\')
+			continue;
+		if (value >= 0xD800 && value <= 0xDBFF && next >= 0xDC00 && next <= 0xDFFF)
+			at += 11;
+		else if (value >= 0xD800 && value <= 0xDFFF)
+		{
+			memcpy(at, "\\u0041", 6);
+			at += 5;
+			mended++;
+		}
+		else
+			at++;
+	}
+	return mended;
+}
+
+/* True if lone surrogates are all that is wrong with the line. */
+static bool
+only_lone_surrogates(const char *text, size_t length, const yyjson_alc *alc)
+{
+	char	   *copy = alc->malloc(alc->ctx, length + 1);
+
+	memcpy(copy, text, length);
+	return mend_lone_surrogates(copy, length) > 0 && yyjson_read_opts(copy, length, READ_FLAGS, alc, NULL) != NULL;
+}
+
 /* Names the reason for which yyjson refused the line. */
 static void
 explain_refusal(const char *text, size_t length, const yyjson_read_err *error, const yyjson_alc *alc, Verdict *verdict)
 {
-	yyjson_read_err other;
-
 	if (!dwh_utf8_is_valid(text, length))
 		dwh_reject(verdict, REJECT_INVALID_UTF8, "the line holds a byte sequence that is not UTF-8");
 	else if (nests_too_deep(text, length))
 		dwh_reject(verdict, REJECT_TOO_DEEP, "nested deeper than %d levels", JSON_MAX_DEPTH);
-	else if (yyjson_read_opts((char *) text, length, READ_FLAGS | YYJSON_READ_ALLOW_INVALID_UNICODE, alc, &other))
+	else if (only_lone_surrogates(text, length, alc))
 		dwh_reject(verdict, REJECT_LONE_SURROGATE, "a \\u escape is half of a surrogate pair, near byte %zu of the line",
 				   error->pos + 1);
 	else

@@ -275,6 +275,21 @@ check_reject_share(LoadState *state)
 	stop_over_limit(state, (int64) (share * (double) counted), &verdict);
 }
 
+/*
+ * The verdict on content without a line that counts: empty, or, where it goes on after a load's content, that load. Its
+ * blank lines are read again, and counted, with the next line that comes.
+ */
+static void
+report_nothing_new(LoadState *state)
+{
+	bool		grown = state->match.kind == CONTENT_GROWN;
+
+	state->row.load_id = grown ? state->match.load.load_id : 0;
+	state->row.status = !grown ? "empty" : state->row.held_back_bytes > 0 ? "partial_tail" : "already_loaded";
+	if (grown)
+		state->row.lines = state->row.blank = 0;
+}
+
 /* Writes the ledger's row, unless not a single line that counts was read. */
 static void
 finish_load(LoadState *state)
@@ -298,8 +313,7 @@ finish_load(LoadState *state)
 	state->row.status = status_of(state);
 	if (state->row.lines == state->row.blank)
 	{
-		state->row.load_id = 0;
-		state->row.status = "empty";
+		report_nothing_new(state);
 		return;
 	}
 	dwh_ledger_insert(&state->row);

@@ -132,12 +132,12 @@ load_guarded(const PermittedPath *path, const LoadOptions *options)
 
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
-		if (!is_error_of_file(error->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(caller);
 		CurrentResourceOwner = owner;
+		if (!is_error_of_file(error->sqlerrcode))
+			ReThrowError(error);
 		result = (LoadResult)
 		{
 			.path = path->path,.status = "failed",
