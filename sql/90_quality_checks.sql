@@ -153,9 +153,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'files', (SELECT jsonb_agg(to_jsonb(f)) FROM ops.files AS f JOIN ops.loads AS l USING (load_id)
                    WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
         'rejects', (SELECT jsonb_agg(to_jsonb(j)) FROM (
-                      SELECT j.* FROM ops.rejects AS j JOIN ops.loads AS l USING (load_id)
-                       WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'
-                       ORDER BY j.load_id, j.line_no LIMIT 1000) AS j),
+                      SELECT f.* FROM ops.loads AS l
+                       CROSS JOIN LATERAL (SELECT r.* FROM ops.rejects AS r WHERE r.load_id = l.load_id
+                                            ORDER BY r.line_no LIMIT 1000) AS f
+                       WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined') AS j),
         'alert', jsonb_build_object('run_id', run_id, 'severity', 'error', 'title', 'quality checks failed',
                     'body', jsonb_build_object('sqlstate', 'WH001', 'checks', (
                         SELECT jsonb_agg(r ->> 'name') FROM jsonb_array_elements(results) AS r

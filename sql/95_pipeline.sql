@@ -33,7 +33,11 @@ BEGIN
           FROM jsonb_populate_recordset(NULL::ops.quality_results, evidence -> 'results') AS n;
     END IF;
     IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
-        INSERT INTO ops.loads AS l SELECT n.* FROM jsonb_populate_recordset(NULL::ops.loads, evidence -> 'loads') AS n
+        -- a load that this one continues may have been rolled back with it
+        INSERT INTO ops.loads AS l
+        SELECT n.* FROM jsonb_array_elements(evidence -> 'loads') AS e
+         CROSS JOIN LATERAL jsonb_populate_record(NULL::ops.loads, e || jsonb_build_object('continues_load_id',
+               (SELECT b.load_id FROM ops.loads AS b WHERE b.load_id = (e ->> 'continues_load_id')::bigint))) AS n
             ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, checked_at = excluded.checked_at;
     END IF;
     IF jsonb_typeof(evidence -> 'files') = 'array' THEN

@@ -159,7 +159,7 @@ compare_with(Source *source, const KnownLoad *candidates, int count, ContentMatc
 }
 
 void
-dwh_content_match(Source *source, bool forced, ContentMatch *match)
+dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *match)
 {
 	char		beginning[HEAD_MAX_BYTES];
 	size_t		length = read_fully(source, beginning, sizeof(beginning));
@@ -175,8 +175,9 @@ dwh_content_match(Source *source, bool forced, ContentMatch *match)
 		return;
 	head_count = heads_of(beginning, length, heads);
 	memcpy(match->head, heads[head_count - 1], DIGEST_BYTES);
-	dwh_ledger_lock_head(match->head);
-	if (forced)
+	if (lock_head)
+		dwh_ledger_lock_head(match->head);
+	if (!compare)
 		return;
 	candidates = dwh_ledger_find_heads(heads, head_count, &count);
 	if (count > 0)

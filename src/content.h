@@ -27,9 +27,10 @@ typedef struct ContentMatch
 
 /*
  * Compares the content with every load whose beginning looks alike, under the lock of its head, and rewinds the source.
- * Content whose beginning is new is not read beyond it. forced: nothing is compared, only head and lock are taken.
+ * Content whose beginning is new is not read beyond it. compare: false where it is to be loaded whatever is known.
+ * lock_head: false where the caller loads exclusively.
  */
-extern void dwh_content_match(Source *source, bool forced, ContentMatch *match);
+extern void dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *match);
 
 /* A digest that goes with the current memory context, on error too. */
 extern RunningDigest *dwh_content_digest(void);

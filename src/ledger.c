@@ -14,6 +14,7 @@
 
 /* Set apart from other users of advisory locks by its first bytes ("dwh" and a 1). */
 #define HEAD_LOCK_SPACE INT64CONST(0x6477680100000000)
+#define LOADING_LOCK INT64CONST(0x6477680000000003)
 
 /* A load is known as quarantined while nothing released it: force, or a larger dwh.max_reject_share. */
 #define IS_QUARANTINED \
@@ -170,6 +171,15 @@ dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
 		read_known_load(i, &known[i]);
 	SPI_finish();
 	return known;
+}
+
+void
+dwh_ledger_enter(bool exclusive)
+{
+	if (exclusive)
+		DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum(LOADING_LOCK));
+	else
+		DirectFunctionCall1(pg_advisory_xact_lock_shared_int8, Int64GetDatum(LOADING_LOCK));
 }
 
 void

@@ -62,6 +62,12 @@ extern bool dwh_ledger_knows_path(const char *path);
 /* The loads with one of these heads, shortest content first; palloc'd. */
 extern KnownLoad *dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count);
 
+/*
+ * Enters loading, until the transaction ends: shared, where every content is locked by its head; exclusive, where a set
+ * of files is so large that a lock for each would fill the lock table.
+ */
+extern void dwh_ledger_enter(bool exclusive);
+
 /* Waits until no other transaction is loading content with that head; held until this one ends. */
 extern void dwh_ledger_lock_head(const uint8 head[DIGEST_BYTES]);
 

@@ -343,7 +343,7 @@ load_source(Source *source, const LoadOptions *options)
 	LoadState	state = {.options = options,.source = source,.opened_at = GetCurrentTimestamp()};
 
 	state.row.path = dwh_source_name(source);
-	dwh_content_match(source, options->force, &state.match);
+	dwh_content_match(source, !options->force, !options->exclusive, &state.match);
 	if (state.match.kind == CONTENT_KNOWN)
 	{
 		dwh_source_verify(source);

@@ -18,6 +18,7 @@ typedef struct LoadOptions
 	int64		reject_limit;	/* more rejects than this end the load with WH002; -1 = no limit */
 	double		reject_share;	/* the same as a share of the non-blank lines, 0 to 1; -1 = no limit */
 	bool		force;
+	bool		exclusive;		/* nobody else loads meanwhile (dwh_ledger_enter) */
 } LoadOptions;
 
 /* The verdict on one file: the result row of dwh.load_jsonl. */

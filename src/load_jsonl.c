@@ -16,8 +16,12 @@
 #include "utils/tuplestore.h"
 
 #include "errcodes.h"
+#include "ledger.h"
 #include "load.h"
 #include "warehouse.h"
+
+/* From so many files on, a set is loaded under one lock: the lock table holds a few thousand at its default size. */
+#define EXCLUSIVE_FILES 500
 
 PG_FUNCTION_INFO_V1(dwh_load_jsonl);
 PG_FUNCTION_INFO_V1(dwh_load_jsonl_large_object);
@@ -167,6 +171,8 @@ dwh_load_jsonl(PG_FUNCTION_ARGS)
 	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
 	InitMaterializedSRF(fcinfo, 0);
 	dwh_warehouse_require();
+	options.exclusive = list_length(files) >= EXCLUSIVE_FILES;
+	dwh_ledger_enter(options.exclusive);
 	foreach(cell, files)
 	{
 		const PermittedPath *path = lfirst(cell);
@@ -198,6 +204,7 @@ dwh_load_jsonl_large_object(PG_FUNCTION_ARGS)
 				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	InitMaterializedSRF(fcinfo, 0);
 	dwh_warehouse_require();
+	dwh_ledger_enter(false);
 	result = dwh_load_large_object(PG_GETARG_OID(0), &options);
 	put_result((ReturnSetInfo *) fcinfo->resultinfo, &result);
 	return (Datum) 0;

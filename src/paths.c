@@ -17,6 +17,7 @@
 
 #include "catalog/pg_authid.h"
 #include "common/file_perm.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -190,8 +191,17 @@ list_directory(int fd, const PermittedPath *directory, const char *pattern)
 	{
 		PermittedPath *file;
 
+		CHECK_FOR_INTERRUPTS();
 		if (pattern == NULL ? !is_log_name(entry->d_name) : fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0)
 			continue;
+		if (!pg_verifymbstr(entry->d_name, strlen(entry->d_name), true))
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+					 errmsg("a file in \"%s\" is left out: its name is not valid in the database's encoding", directory->path),
+					 errhint("Rename it.")));
+			continue;
+		}
 		file = palloc(sizeof(*file));
 		file->path = psprintf("%s/%s", directory->path, entry->d_name);
 		file->root = directory->root;

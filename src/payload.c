@@ -6,6 +6,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
@@ -106,6 +107,7 @@ dwh_payload_from_json(yyjson_val *object)
 		yyjson_val *value = next_value(container, &state);
 		JsonbValue	scalar;
 
+		CHECK_FOR_INTERRUPTS();
 		if (value == NULL)
 		{
 			result = pushJsonbValue(&state, container->is_object ? WJB_END_OBJECT : WJB_END_ARRAY, NULL);

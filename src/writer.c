@@ -68,6 +68,18 @@ check_permissions(Oid table, const char *schema, const char *name)
 }
 
 static void
+check_kind(Relation relation)
+{
+	if (relation->rd_rel->relkind == RELKIND_RELATION)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("\"%s\" is not a plain table", RelationGetRelationName(relation)),
+			 errdetail("The warehouse was altered: this table must not be partitioned, a view or foreign."),
+			 errhint("Restore the table as create_warehouse() made it.")));
+}
+
+static void
 map_columns(TableWriter *writer, const char *const *columns)
 {
 	Oid			table = RelationGetRelid(writer->relation);
@@ -122,10 +134,10 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 	writer->writer_context = context;
 	writer->batch_context = AllocSetContextCreate(context, "dwh batch", ALLOCSET_DEFAULT_SIZES);
 	writer->relation = table_open(table_oid, RowExclusiveLock);
+	check_kind(writer->relation);
 	writer->estate = CreateExecutorState();
 	writer->target = makeNode(ResultRelInfo);
 	InitResultRelInfo(writer->target, writer->relation, 0, NULL, 0);
-	CheckValidResultRel(writer->target, CMD_INSERT);
 	ExecOpenIndices(writer->target, false);
 	constraints = RelationGetDescr(writer->relation)->constr;
 	writer->one_by_one = writer->relation->trigdesc != NULL || (constraints != NULL && constraints->has_generated_stored);
