@@ -26,6 +26,9 @@ static const char *const find_file_query =
 	"WHERE f.path = $1 AND f.settled AND f.device = $2 AND f.inode = $3 AND f.size = $4 AND f.mtime = $5 AND f.ctime = $6 "
 	"AND (l.status <> 'quarantined' OR " IS_QUARANTINED ")";
 
+static const char *const knows_path_query =
+	"SELECT FROM ops.files AS f JOIN ops.loads AS l ON l.load_id = f.load_id WHERE f.path = $1 AND l.status <> 'quarantined'";
+
 static const char *const find_heads_query =
 	"SELECT l.load_id, l.content_bytes, pg_catalog.decode(l.sha256, 'hex'), l.first_line + l.lines - 1, l.held_back_bytes, l.ends_open, " IS_QUARANTINED
 	" FROM ops.loads AS l WHERE l.head_sha256 = ANY ($1) AND l.sha256 IS NOT NULL "
@@ -134,7 +137,7 @@ dwh_ledger_knows_path(const char *path)
 	bool		known;
 
 	SPI_connect();
-	known = run(&knows_path, "SELECT 1 FROM ops.files AS f WHERE f.path = $1", values, NULL) > 0;
+	known = run(&knows_path, knows_path_query, values, NULL) > 0;
 	SPI_finish();
 	return known;
 }

@@ -56,7 +56,7 @@ extern int64 dwh_ledger_next_id(void);
 /* The load that the path held with just this stat, settled; 0 where unknown. */
 extern int64 dwh_ledger_find_file(const char *path, const FileStat *status, bool *quarantined);
 
-/* True if the path was a load's before, whatever it held. */
+/* True if the path was a load's before, whatever it held; quarantined ones aside. */
 extern bool dwh_ledger_knows_path(const char *path);
 
 /* The loads with one of these heads, shortest content first; palloc'd. */
