@@ -9,9 +9,10 @@ MODULE_big = dwh_ext
 
 # The floors of src/README.md; a file includes only floors below its own (test/lint/floors).
 WORDS = src/reject.o src/guc.o
-BYTES = src/buffer.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o src/stream.o
+BYTES = src/buffer.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o src/faults.o \
+        src/stream.o
 ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/payload.o src/typed.o \
-        src/writer.o src/evidence.o src/load.o
+        src/writer.o src/rejects.o src/evidence.o src/load.o
 VERBS = src/load_jsonl.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o src/dwh_ext.o
 OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
 

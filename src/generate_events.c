@@ -50,7 +50,7 @@ check_range(const char *name, int64 value, int64 low, int64 high)
 static int
 find_kind(const char *name)
 {
-	for (int i = 0; i < dwh_fault_kind_count; i++)
+	for (int i = 0; i < FAULT_COUNT; i++)
 		if (strcmp(dwh_fault_kinds[i].name, name) == 0)
 			return i;
 	ereport(ERROR,
@@ -70,7 +70,7 @@ choose_kinds(ArrayType *kinds, bool as_text, StreamOptions *options)
 
 	if (kinds == NULL)
 	{
-		for (int i = 0; i < dwh_fault_kind_count; i++)
+		for (int i = 0; i < FAULT_COUNT; i++)
 			options->chosen[i] = !as_text || dwh_fault_kinds[i].text;
 		return;
 	}
@@ -265,7 +265,7 @@ faults_as_jsonb(const StreamTotals *totals)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < dwh_fault_kind_count; i++)
+	for (int i = 0; i < FAULT_COUNT; i++)
 	{
 		JsonbValue	key = {.type = jbvString};
 		JsonbValue	count = {.type = jbvNumeric};
@@ -389,7 +389,7 @@ dwh_dirty_kinds(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result_set = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < dwh_fault_kind_count; i++)
+	for (int i = 0; i < FAULT_COUNT; i++)
 	{
 		const FaultKind *kind = &dwh_fault_kinds[i];
 		Datum		values[4] = {0};

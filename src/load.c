@@ -27,11 +27,8 @@
 #include "load.h"
 #include "memory.h"
 #include "payload.h"
-#include "warehouse.h"
+#include "rejects.h"
 #include "writer.h"
-
-/* Bytes of a refused line that are kept. */
-#define REJECT_RAW_BYTES LINE_EVIDENCE_BYTES
 
 /*
  * A stat younger than this may hide a change made right after it (the race of git's index): file systems keep times
@@ -40,9 +37,6 @@
 #define SETTLED_AFTER (INT64CONST(2) * 1000000000)
 
 static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "loaded_at", "payload", NULL};
-static const char *const reject_columns[] = {
-	"load_id", "line_no", "byte_offset", "stage", "class", "message", "raw", "raw_bytes", "rejected_at", NULL
-};
 
 typedef struct LoadState
 {
@@ -109,25 +103,9 @@ put_raw(LoadState *state, const Line *line, int64 line_no, yyjson_val *object)
 static void
 put_reject(LoadState *state, const Line *line, int64 line_no, const Verdict *verdict)
 {
-	MemoryContext caller = MemoryContextSwitchTo(dwh_writer_batch_context(state->rejects));
-	size_t		kept = Min(line->length, REJECT_RAW_BYTES);
-	bytea	   *raw = palloc(VARHDRSZ + kept);
-	Datum		values[9];
-	bool		nulls[9] = {false};
+	RejectPlace place = {state->row.load_id, line_no, (int64) line->offset, "load"};
 
-	SET_VARSIZE(raw, VARHDRSZ + kept);
-	memcpy(VARDATA(raw), line->text, kept);
-	values[0] = Int64GetDatum(state->row.load_id);
-	values[1] = Int64GetDatum(line_no);
-	values[2] = Int64GetDatum((int64) line->offset);
-	values[3] = CStringGetTextDatum("load");
-	values[4] = CStringGetTextDatum(dwh_reject_class_name(verdict->class));
-	values[5] = CStringGetTextDatum(verdict->message);
-	values[6] = PointerGetDatum(raw);
-	values[7] = Int64GetDatum((int64) line->full_length);
-	values[8] = TimestampTzGetDatum(state->row.loaded_at);
-	MemoryContextSwitchTo(caller);
-	dwh_writer_put(state->rejects, values, nulls);
+	dwh_rejects_put(state->rejects, &place, verdict, line->text, line->length, line->full_length);
 	state->row.rejected++;
 }
 
@@ -230,7 +208,7 @@ begin_load(LoadState *state)
 		skip_known_part(state);
 	}
 	state->raw = dwh_writer_open("raw", "user_events", raw_columns);
-	state->rejects = dwh_writer_open("ops", "rejects", reject_columns);
+	state->rejects = dwh_rejects_open();
 	dwh_lines_init(&state->reader, read_digested, state, (uint64) state->match.resume_offset,
 				   (size_t) dwh_max_line_bytes, memory);
 }

@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -29,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "rejects.h"
 #include "typed.h"
 #include "writer.h"
 
@@ -37,14 +37,10 @@ PG_FUNCTION_INFO_V1(dwh_stage_load);
 #define CHUNK_EVENTS 32768
 #define CHUNK_BYTES (32 * 1024 * 1024)
 #define FETCH_ROWS 1000
-#define REJECT_RAW_BYTES 4096
 
 static const char *const staging_columns[] = {
 	"event_id", "event_time", "event_type", "user_id", "session_id", "product_id", "device", "country", "category", "brand",
 	"price", "revenue", "quantity", "attributes", "flags", "load_id", "line_no", NULL
-};
-static const char *const reject_columns[] = {
-	"load_id", "line_no", "byte_offset", "stage", "class", "message", "raw", "raw_bytes", "rejected_at", NULL
 };
 
 /* Columns of staging_columns after the typed ones. */
@@ -225,29 +221,12 @@ finish_chunk(StageState *state)
 }
 
 static void
-put_reject(StageState *state, int64 line_no, Datum byte_offset, Jsonb *payload, const Verdict *verdict)
+put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, const Verdict *verdict)
 {
-	MemoryContext caller = MemoryContextSwitchTo(dwh_writer_batch_context(state->rejects));
+	RejectPlace place = {state->load_id, line_no, byte_offset, "stage"};
 	char	   *text = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
-	size_t		length = strlen(text);
-	size_t		kept = Min(length, REJECT_RAW_BYTES);
-	bytea	   *raw = palloc(VARHDRSZ + kept);
-	Datum		values[9];
-	bool		nulls[9] = {false};
 
-	SET_VARSIZE(raw, VARHDRSZ + kept);
-	memcpy(VARDATA(raw), text, kept);
-	values[0] = Int64GetDatum(state->load_id);
-	values[1] = Int64GetDatum(line_no);
-	values[2] = byte_offset;
-	values[3] = CStringGetTextDatum("stage");
-	values[4] = CStringGetTextDatum(dwh_reject_class_name(verdict->class));
-	values[5] = CStringGetTextDatum(verdict->message);
-	values[6] = PointerGetDatum(raw);
-	values[7] = Int64GetDatum((int64) length);
-	values[8] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	MemoryContextSwitchTo(caller);
-	dwh_writer_put(state->rejects, values, nulls);
+	dwh_rejects_put(state->rejects, &place, verdict, text, strlen(text), strlen(text));
 	state->rejected++;
 }
 
@@ -286,7 +265,7 @@ take_row(StageState *state, uint64 row)
 	if (dwh_typed_event(payload, DatumGetTimestampTz(result_field(row, 3)), values, nulls, &verdict))
 		keep_event(state, line_no, values, nulls);
 	else
-		put_reject(state, line_no, result_field(row, 2), payload, &verdict);
+		put_reject(state, line_no, DatumGetInt64(result_field(row, 2)), payload, &verdict);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->event_context);
 }
@@ -337,7 +316,7 @@ dwh_stage_load(PG_FUNCTION_ARGS)
 	state.event_context = AllocSetContextCreate(CurrentMemoryContext, "dwh event", ALLOCSET_DEFAULT_SIZES);
 	state.events = palloc_extended(CHUNK_EVENTS * sizeof(TypedEvent), MCXT_ALLOC_HUGE);
 	state.staging = dwh_writer_open("staging", "user_events", staging_columns);
-	state.rejects = dwh_writer_open("ops", "rejects", reject_columns);
+	state.rejects = dwh_rejects_open();
 	SPI_connect();
 	stage_all(&state);
 	SPI_finish();
