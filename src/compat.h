@@ -8,6 +8,11 @@
 #error "dwh_ext needs PostgreSQL 15 or later"
 #endif
 
+/* 16 moved the varlena macros out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 16 added onlySummarizing */
 #if PG_VERSION_NUM >= 160000
 #define dwh_insert_index_tuples(rri, slot, estate) \

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "evidence.h"
 
 /* Longest wait of the worker for a lock. */

@@ -10,6 +10,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "ledger.h"
 
 /* Set apart from other users of advisory locks by its first bytes ("dwh" and a 1). */

@@ -16,6 +16,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
+#include "compat.h"
 #include "event.h"
 #include "json.h"
 #include "payload.h"

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "rejects.h"
 #include "typed.h"
 #include "writer.h"
