@@ -20,23 +20,23 @@ COMMENT ON TYPE dwh.load_result IS
 CREATE FUNCTION dwh.load_jsonl(
     path text,
     on_error text DEFAULT 'continue',
-    reject_limit anyelement DEFAULT NULL::text,
+    reject_limit "any" DEFAULT NULL,
     force boolean DEFAULT false)
 RETURNS SETOF dwh.load_result
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_jsonl';
-REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(text, text, anyelement, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION dwh.load_jsonl(text, text, anyelement, boolean) IS
+REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) IS
 'Loads a server file, a directory''s .jsonl and .ndjson files, or a pattern, also gzip and zstd, into raw.user_events. Relative paths lie in the landing directory, NULL is that directory. reject_limit is a count or a share like ''1%''. Returns one row a file: counts are lines, sizes decompressed bytes. Errors: 42501 without rights to the path, 58P01 where it is missing, 42809 for no regular file, WH002 over reject_limit or with on_error => ''abort'', WH004 without a warehouse, WH005 where the file changed meanwhile; in a set of files an error of one is its row''s message. A repeat loads nothing and says already_loaded, unless force => true.';
 
 CREATE FUNCTION dwh.load_jsonl(
     large_object oid,
     on_error text DEFAULT 'continue',
-    reject_limit anyelement DEFAULT NULL::text,
+    reject_limit "any" DEFAULT NULL,
     force boolean DEFAULT false)
 RETURNS SETOF dwh.load_result
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_jsonl_large_object';
-REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(oid, text, anyelement, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION dwh.load_jsonl(oid, text, anyelement, boolean) IS
+REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean) IS
 'The same for the bytes of a large object (\lo_import in psql), for clients without files on the server. Returns one row. Errors: as above, 42704 where the object is missing. A repeat loads nothing, also from a file with the same content.';
 
 CREATE TYPE dwh.generated_log AS (

@@ -87,35 +87,38 @@ COMMENT ON FUNCTION dwh._collect_versions(bigint[]) IS
 'Makes the work tables of apply_scd2 for these loads: the users with new observations, their versions as they are and as they should be from the first new observation on. Returns the number of observations.';
 
 CREATE FUNCTION dwh._match_version_keys() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    pair record;
-    last_old bigint := 0;
-    last_new record;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 BEGIN
     -- The version that starts at the same instant keeps its key ...
     UPDATE pg_temp.dwh_new_version AS n SET user_key = o.user_key
       FROM pg_temp.dwh_old_version AS o WHERE o.user_id = n.user_id AND o.valid_from = n.valid_from;
     UPDATE pg_temp.dwh_old_version AS o SET is_matched = true
       FROM pg_temp.dwh_new_version AS n WHERE n.user_key = o.user_key;
-    -- ... else one that says the same at an overlapping time has only moved. Both sides are ordered and disjoint in
-    -- time, so taking the earliest free one in turn leaves no pair unmatched.
-    FOR pair IN
-        SELECT n.user_id, n.valid_from, o.user_key
-          FROM pg_temp.dwh_new_version AS n
-          JOIN pg_temp.dwh_old_version AS o ON o.user_id = n.user_id
-           AND o.device IS NOT DISTINCT FROM n.device AND o.country IS NOT DISTINCT FROM n.country
-           AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)
-         WHERE n.user_key IS NULL AND NOT o.is_matched
-         ORDER BY n.user_id, n.valid_from, o.valid_from
+    -- ... else one that says the same at an overlapping time has only moved.
+    DROP TABLE IF EXISTS pg_temp.dwh_moved_version;
+    CREATE TEMPORARY TABLE dwh_moved_version ON COMMIT DROP AS
+    SELECT n.user_id, n.valid_from AS new_from, o.valid_from AS old_from, o.user_key
+      FROM pg_temp.dwh_new_version AS n
+      JOIN pg_temp.dwh_old_version AS o ON o.user_id = n.user_id
+       AND o.device IS NOT DISTINCT FROM n.device AND o.country IS NOT DISTINCT FROM n.country
+       AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)
+     WHERE n.user_key IS NULL AND NOT o.is_matched;
+    -- Both sides are disjoint in time, so a pair in which each is the other's earliest can always be taken; each round
+    -- takes all of those, and no pair is left in the end.
     LOOP
-        UPDATE pg_temp.dwh_new_version AS n SET user_key = pair.user_key
-         WHERE n.user_id = pair.user_id AND n.valid_from = pair.valid_from AND n.user_key IS NULL
-           AND NOT EXISTS (SELECT FROM pg_temp.dwh_old_version AS o WHERE o.user_key = pair.user_key AND o.is_matched);
-        IF FOUND THEN
-            UPDATE pg_temp.dwh_old_version AS o SET is_matched = true WHERE o.user_key = pair.user_key;
-        END IF;
+        WITH ranked AS (
+            SELECT p.*, row_number() OVER (PARTITION BY p.user_id, p.new_from ORDER BY p.old_from) AS of_new,
+                   row_number() OVER (PARTITION BY p.user_key ORDER BY p.new_from) AS of_old
+              FROM pg_temp.dwh_moved_version AS p)
+        UPDATE pg_temp.dwh_new_version AS n SET user_key = r.user_key
+          FROM ranked AS r
+         WHERE r.of_new = 1 AND r.of_old = 1 AND n.user_id = r.user_id AND n.valid_from = r.new_from;
+        EXIT WHEN NOT FOUND;
+        DELETE FROM pg_temp.dwh_moved_version AS p USING pg_temp.dwh_new_version AS n
+         WHERE n.user_key IS NOT NULL AND n.user_id = p.user_id AND (n.valid_from = p.new_from OR n.user_key = p.user_key);
     END LOOP;
+    UPDATE pg_temp.dwh_old_version AS o SET is_matched = true
+      FROM pg_temp.dwh_new_version AS n WHERE n.user_key = o.user_key AND NOT o.is_matched;
     UPDATE pg_temp.dwh_new_version AS n
        SET user_key = nextval(pg_get_serial_sequence('marts.dim_user', 'user_key')), is_minted = true
      WHERE n.user_key IS NULL;

@@ -144,10 +144,10 @@ COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS
 'The verdicts of all enabled checks on these loads (NULL = all), with the first ten offenders of each.';
 
 -- The evidence of a verdict that stops something: results, quarantined loads with their first rejects, and an alert.
-CREATE FUNCTION dwh._evidence_of_checks(results jsonb, load_ids bigint[], run_id bigint) RETURNS jsonb
+CREATE FUNCTION dwh._evidence_of_checks(results jsonb, checked bigint[], load_ids bigint[], run_id bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
-        'results', (SELECT jsonb_agg(r || jsonb_build_object('run_id', run_id, 'load_ids', load_ids)) FROM jsonb_array_elements(results) AS r),
+        'results', (SELECT jsonb_agg(r || jsonb_build_object('run_id', run_id, 'load_ids', checked)) FROM jsonb_array_elements(results) AS r),
         'loads', (SELECT jsonb_agg(to_jsonb(l) || jsonb_build_object('run_id', run_id, 'checked_at', clock_timestamp()))
                     FROM ops.loads AS l WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
         'files', (SELECT jsonb_agg(to_jsonb(f)) FROM ops.files AS f JOIN ops.loads AS l USING (load_id)
@@ -162,8 +162,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                         SELECT jsonb_agg(r ->> 'name') FROM jsonb_array_elements(results) AS r
                          WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error'))))
 $$;
-COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint) IS
-'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it.';
+COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint[], bigint) IS
+'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it. checked: the loads that were looked at, NULL = all; load_ids: those among which quarantined ones are new.';
 
 CREATE FUNCTION dwh._has_failed(results jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -199,6 +199,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];
+    checked bigint[];   -- NULL = all
     results jsonb;
 BEGIN
     PERFORM dwh._require_warehouse();
@@ -209,13 +210,13 @@ BEGIN
                                   THEN l.checked_at IS NULL AND l.status <> 'stopped' AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
                                   ELSE l.load_id = run_quality_checks.load_id END
                        ORDER BY l.load_id);
-    SELECT jsonb_agg(to_jsonb(e)) INTO results
-      FROM dwh._evaluate_checks(CASE WHEN "full" THEN NULL ELSE load_ids END) AS e;
+    checked := CASE WHEN NOT "full" THEN load_ids END;
+    SELECT jsonb_agg(to_jsonb(e)) INTO results FROM dwh._evaluate_checks(checked) AS e;
     IF dwh._has_failed(results) THEN
-        PERFORM dwh._record_evidence(dwh._evidence_of_checks(results, load_ids, NULL));
+        PERFORM dwh._record_evidence(dwh._evidence_of_checks(results, checked, load_ids, NULL));
         PERFORM dwh._raise_failed_checks(results);
     END IF;
-    PERFORM dwh._keep_results(results, CASE WHEN "full" THEN NULL ELSE load_ids END, NULL);
+    PERFORM dwh._keep_results(results, checked, load_ids, NULL);
     RETURN QUERY SELECT r.* FROM jsonb_to_recordset(results)
         AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval);
 END
@@ -224,16 +225,16 @@ REVOKE EXECUTE ON FUNCTION dwh.run_quality_checks(bigint, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.run_quality_checks(bigint, boolean) IS
 'Runs every enabled check of ops.quality_checks on a load, or on every load not checked yet; full => true looks at all loads. Returns one row a check: offenders found and allowed, the first ten of them, clock time; all of it is kept in ops.quality_results. Errors: WH001 if a check of severity error fails (the verdicts are kept all the same, a load with too many refused lines is quarantined and left alone from then on), P0002 for an unknown load, WH004 without a warehouse. A repeat checks again and adds verdicts.';
 
-CREATE FUNCTION dwh._keep_results(results jsonb, load_ids bigint[], run_id bigint) RETURNS void
+CREATE FUNCTION dwh._keep_results(results jsonb, checked bigint[], load_ids bigint[], run_id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
-    SELECT _keep_results.run_id, _keep_results.load_ids, r.name, r.severity, r.status, r.observed, r.allowed, r.offenders
+    SELECT _keep_results.run_id, _keep_results.checked, r.name, r.severity, r.status, r.observed, r.allowed, r.offenders
       FROM jsonb_to_recordset(results)
         AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb);
     UPDATE ops.loads AS l SET checked_at = clock_timestamp()
      WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
 END
 $$;
-COMMENT ON FUNCTION dwh._keep_results(jsonb, bigint[], bigint) IS 'Keeps verdicts that let things go on, and marks their loads as checked.';
+COMMENT ON FUNCTION dwh._keep_results(jsonb, bigint[], bigint[], bigint) IS 'Keeps verdicts on the checked loads (NULL = all) that let things go on, and marks load_ids as checked.';

@@ -152,7 +152,7 @@ file_error(const LogFile *file, const char *doing)
 		unlinkat(file->directory, file->part, 0);
 	errno = saved_errno;
 	ereport(ERROR,
-			(errcode_for_file_access(),
+			(dwh_errcode_for_path(),
 			 errmsg("could not %s file \"%s\": %m", doing, file->target.path),
 			 errdetail("The path is written on the server, by the operating system user that runs it."),
 			 errhint("Leave path out to write into the landing directory.")));

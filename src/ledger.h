@@ -59,7 +59,7 @@ extern int64 dwh_ledger_find_file(const char *path, const FileStat *status, bool
 /* True if the path was a load's before, whatever it held; quarantined ones aside. */
 extern bool dwh_ledger_knows_path(const char *path);
 
-/* The loads with one of these heads, shortest content first; palloc'd. */
+/* The loads with one of these heads, shortest content first, of equal ones the one to be preferred last; palloc'd. */
 extern KnownLoad *dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count);
 
 /*

@@ -156,7 +156,7 @@ load_guarded(const PermittedPath *path, const LoadOptions *options)
  * dwh.load_jsonl(
  *   path text,					-- file, directory or pattern on the server; relative to the landing directory
  *   on_error text,				-- 'continue' or 'abort'; NULL = 'continue'
- *   reject_limit anyelement,	-- more rejects raise WH002: a count, or a share such as '1%'; NULL = no limit
+ *   reject_limit "any",		-- more rejects raise WH002: a count, or a share such as '1%'; NULL = no limit
  *   force boolean				-- load content again though it is known, or quarantined
  * ) -> one row a file, in the order of their names
  */
@@ -187,7 +187,7 @@ dwh_load_jsonl(PG_FUNCTION_ARGS)
 }
 
 /*
- * dwh.load_jsonl(large_object oid, on_error text, reject_limit anyelement, force boolean) -> one row: the same for
+ * dwh.load_jsonl(large_object oid, on_error text, reject_limit "any", force boolean) -> one row: the same for
  * the bytes of a large object, for clients that have no files on the server.
  */
 Datum

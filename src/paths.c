@@ -26,6 +26,36 @@
 #include "guc.h"
 #include "paths.h"
 
+int
+dwh_errcode_for_path(void)
+{
+	switch (errno)
+	{
+		case ENAMETOOLONG:
+			return errcode(ERRCODE_INVALID_PARAMETER_VALUE);
+		case ELOOP:				/* a symbolic link where none is followed */
+		case ENXIO:				/* a socket, or a FIFO without a reader */
+			return errcode(ERRCODE_WRONG_OBJECT_TYPE);
+		case EDQUOT:
+		case EFBIG:
+			return errcode(ERRCODE_DISK_FULL);
+		case EPERM:
+		case EACCES:
+		case EROFS:
+		case ENOENT:
+		case EEXIST:
+		case ENOTDIR:
+		case EISDIR:
+		case ENOSPC:
+		case ENOMEM:
+		case ENFILE:
+		case EMFILE:
+			return errcode_for_file_access();
+		default:
+			return errcode(ERRCODE_IO_ERROR);
+	}
+}
+
 char *
 dwh_landing_path(void)
 {
@@ -43,7 +73,7 @@ dwh_landing_path(void)
 	if ((mkdir(parent, pg_dir_create_mode) < 0 && errno != EEXIST) ||
 		(mkdir(path, pg_dir_create_mode) < 0 && errno != EEXIST))
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(dwh_errcode_for_path(),
 				 errmsg("could not make the landing directory \"%s\": %m", path),
 				 errdetail("It is used because dwh.landing_directory is empty."),
 				 errhint("Set dwh.landing_directory to a directory that the server may write to.")));
@@ -236,7 +266,7 @@ open_directory(const PermittedPath *permitted)
 
 	if (fd < 0 && errno != ENOTDIR && errno != ELOOP)
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(dwh_errcode_for_path(),
 				 errmsg("could not open \"%s\": %m", permitted->path),
 				 errdetail("The path is read on the server, by the operating system user that runs it."),
 				 errhint("Check the path; for a file of the client use \\lo_import and load_jsonl(large_object => ...).")));

@@ -32,4 +32,7 @@ extern int	dwh_open_permitted(const PermittedPath *permitted, int flags, mode_t 
  */
 extern List *dwh_expand_source(const char *source, bool *many);
 
+/* For ereport after a failed call on a path: errcode_for_file_access, which knows too few errors, and the rest. */
+extern int	dwh_errcode_for_path(void);
+
 #endif

@@ -15,6 +15,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "catalog/pg_largeobject.h"
 #include "libpq/be-fsstubs.h"
 #include "libpq/libpq-fs.h"
 #include "miscadmin.h"
@@ -57,6 +58,7 @@ struct Source
 	bool		gzip_ready;
 	ZSTD_DCtx  *zstd;
 	bool		at_boundary;	/* between members (gzip) or frames (zstd) */
+	bool		any_frame;		/* one zstd frame was whole */
 	bool		truncated;
 
 	MemoryContextCallback release;
@@ -124,7 +126,7 @@ dwh_source_open_file(const PermittedPath *path)
 	source->fd = dwh_open_permitted(path, O_RDONLY | O_NONBLOCK, 0);
 	if (source->fd < 0 || fstat(source->fd, &now) < 0)
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(dwh_errcode_for_path(),
 				 errmsg("could not open file \"%s\" for reading: %m", path->path),
 				 errdetail("The path is read on the server, by the operating system user that runs it."),
 				 errhint("Check the path; for a file of the client use \\lo_import and load_jsonl(large_object => ...).")));
@@ -144,6 +146,12 @@ dwh_source_open_large_object(Oid large_object)
 {
 	Source	   *source = new_source(psprintf("large_object:%u", large_object));
 
+	if (!LargeObjectExists(large_object))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("large object %u does not exist", large_object),
+				 errdetail("It is the OID that \\lo_import printed."),
+				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	source->lo_fd = DatumGetInt32(DirectFunctionCall2(be_lo_open, ObjectIdGetDatum(large_object), Int32GetDatum(INV_READ)));
 	return source;
 }
@@ -165,7 +173,7 @@ read_stored(Source *source, char *target, size_t size)
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(dwh_errcode_for_path(),
 				 errmsg("could not read file \"%s\": %m", source->name),
 				 errdetail("%lld of its %lld bytes were left.", (long long) source->stored_left,
 						   (long long) source->stat.size),
@@ -266,13 +274,14 @@ step_zstd(Source *source, char *target, size_t size)
 
 	if (ZSTD_isError(result))
 	{
-		if (!source->at_boundary)
+		if (!source->at_boundary || !source->any_frame)
 			corrupted(source, "libzstd", ZSTD_getErrorName(result));
 		source->truncated = true;
 		return 0;
 	}
 	source->input_next = in.pos;
 	source->at_boundary = result == 0;
+	source->any_frame |= result == 0;
 	return out.pos;
 }
 
@@ -320,7 +329,7 @@ dwh_source_rewind(Source *source)
 		DirectFunctionCall3(be_lo_lseek64, Int32GetDatum(source->lo_fd), Int64GetDatum(0), Int32GetDatum(SEEK_SET));
 	else if (lseek(source->fd, 0, SEEK_SET) < 0)
 		ereport(ERROR,
-				(errcode_for_file_access(),
+				(dwh_errcode_for_path(),
 				 errmsg("could not rewind file \"%s\": %m", source->name),
 				 errdetail("Its content is read twice where its beginning is known."),
 				 errhint("Nothing of the file was loaded; load it again.")));
