@@ -133,11 +133,11 @@ SELECT file, status FROM test.load('*.jsonl');
 SET dwh.max_reject_share = 0.25;
 SELECT file, status FROM test.load('poison.jsonl');
 SELECT status, staged, rejected, quarantined FROM dwh.stage_events();
-RESET dwh.max_reject_share;
 -- force releases anything
 SELECT file, status FROM test.load('all.jsonl', force => true);
 SELECT status, staged, rejected, quarantined FROM dwh.stage_events();
 SELECT step, left(result, 5) AS result FROM test.build();
 SELECT name, status, observed FROM dwh.run_quality_checks() WHERE status = 'fail';
+RESET dwh.max_reject_share;
 SELECT count(*) FROM marts.fact_user_events;
 SELECT * FROM test.differences();
