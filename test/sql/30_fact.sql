@@ -61,12 +61,12 @@ SELECT test.begin();
 SELECT test.put('r1.jsonl', VARIADIC (SELECT array_agg(test.event(jsonb_build_object('event_id', 'r' || m, 'event_time', format('2025-%s-15T00:00:00Z', lpad(m::text, 2, '0')), 'device', CASE WHEN m < 6 THEN 'A' ELSE 'B' END)) ORDER BY m) FROM generate_series(1, 8) AS m));
 SELECT loaded FROM test.load('r1.jsonl');
 SELECT count(*) FROM test.build();
-CREATE TEMP TABLE before AS SELECT event_id, f.ctid, f.tableoid, user_key, device FROM marts.fact_user_events AS f JOIN marts.dim_user USING (user_key);
+CREATE TEMP TABLE before AS SELECT f.event_id, f.ctid AS place, f.tableoid AS partition, d.device FROM marts.fact_user_events AS f JOIN marts.dim_user AS d USING (user_key);
 SELECT test.put('r2.jsonl', test.event('{"event_id": "late", "event_time": "2025-03-01T00:00:00Z", "device": "C"}'), test.event('{"event_id": "late2", "event_time": "2025-04-01T00:00:00Z", "device": "A"}'));
 SELECT loaded FROM test.load('r2.jsonl');
 SELECT staged FROM dwh.stage_events();
 SELECT opened, closed, split, moved, removed, repointed FROM dwh.apply_scd2();
-SELECT b.device AS before, d.device AS after, count(*), count(*) FILTER (WHERE b.ctid = f.ctid AND b.tableoid = f.tableoid) AS rows_not_written
+SELECT b.device AS before, d.device AS after, count(*), count(*) FILTER (WHERE b.place = f.ctid AND b.partition = f.tableoid) AS rows_not_written
   FROM before AS b JOIN marts.fact_user_events AS f USING (event_id) JOIN marts.dim_user AS d ON d.user_key = f.user_key GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT count(*) FROM test.build();
 SELECT extract(month FROM f.event_time) AS month, d.device FROM marts.fact_user_events AS f JOIN marts.dim_user AS d USING (user_key) ORDER BY f.event_time;

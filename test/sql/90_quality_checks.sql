@@ -25,7 +25,7 @@ BEGIN
         RETURN coalesce(failed, 'nothing');
     END;
 END $$;
-SELECT t.statement, test.tamper(t.statement) FROM unnest(ARRAY[
+CREATE TEMP TABLE tampered AS SELECT t.n, t.statement, test.tamper(t.statement) AS failed FROM unnest(ARRAY[
     'UPDATE ops.loads SET loaded = loaded + 1, blank = blank - 1',
     'UPDATE ops.loads SET staged = staged - 1, replayed = replayed + 1',
     'UPDATE ops.loads SET facts = facts - 1',
@@ -50,10 +50,11 @@ SELECT t.statement, test.tamper(t.statement) FROM unnest(ARRAY[
     'UPDATE marts.fact_user_events SET user_key = (SELECT user_key FROM marts.dim_user WHERE user_id = ''u2'') WHERE line_no = 1',
     'UPDATE marts.fact_user_events SET user_key = (SELECT user_key FROM marts.dim_user WHERE user_id = ''u1'' AND is_current) WHERE line_no = 1',
     'UPDATE marts.dim_user SET valid_from = valid_from + interval ''1 second'' WHERE user_id = ''u2''',
-    'INSERT INTO ops.event_conflicts SELECT 1, 9, event_id, load_id, line_no, ''{}'' FROM staging.user_events LIMIT 1']) WITH ORDINALITY AS t (statement, n) ORDER BY t.n;
+    'INSERT INTO ops.event_conflicts SELECT 1, 9, event_id, load_id, line_no, ''{}'' FROM staging.user_events LIMIT 1']) WITH ORDINALITY AS t (statement, n);
+SELECT failed, statement FROM tampered ORDER BY n;
 
 -- Every built-in check has failed at least once above: none is a check that cannot fail.
-SELECT c.name AS never_failed FROM ops.quality_checks AS c WHERE c.name <> ALL (ARRAY['conservation', 'reject_share', 'null_key_columns', 'duplicate_event_id', 'referential', 'one_current_version', 'version_intervals', 'event_in_version', 'event_conflicts']);
+SELECT c.name AS never_failed FROM ops.quality_checks AS c WHERE NOT EXISTS (SELECT FROM tampered AS t WHERE t.failed LIKE '%' || c.name || '=%');
 
 -- A failure, for real: WH001, what was found in DETAIL, evidence and alert readable from another session.
 DELETE FROM marts.dim_product WHERE product_id = 'p';
