@@ -105,9 +105,10 @@ SELECT test.put('tx.jsonl', test.event('{"event_id": "tx"}'));
 BEGIN;
 SELECT count(*) FROM dwh.run_pipeline();
 ROLLBACK;
-SELECT test.state() = :'before' AS as_before, (SELECT status FROM ops.runs ORDER BY run_id DESC LIMIT 1) AS last_run;
+SELECT test.state() = :'before' AS as_before;
 SELECT step, status, rows_out FROM dwh.run_pipeline() WHERE step IN ('load_jsonl', 'load_facts');
 SELECT status FROM ops.runs ORDER BY run_id DESC LIMIT 1;
+SELECT count(*) AS still_running FROM ops.runs WHERE status = 'running';
 -- under other isolation levels as well
 SELECT test.put('iso.jsonl', test.event('{"event_id": "iso"}'));
 BEGIN ISOLATION LEVEL REPEATABLE READ;
@@ -117,6 +118,10 @@ SELECT status, finished_at IS NOT NULL AS finished FROM ops.runs ORDER BY run_id
 
 -- From a generated log with every fault: each count is what the generator says; split, shuffled and replayed lines give the same marts.
 SELECT test.begin();
+\c
+\set VERBOSITY sqlstate
+SET timezone = 'UTC';
+SET datestyle = 'ISO, YMD';
 SELECT faults FROM dwh.generate_events('dirty.jsonl', events => 2000, users => 40, products => 20, seed => 5, dirty_rate => 0.05) \gset
 SELECT status FROM dwh.run_pipeline() WHERE step = 'run_quality_checks';
 WITH injected AS (SELECT coalesce(k.outcome, 'none') AS outcome, sum(f.value::bigint) AS n FROM jsonb_each_text(:'faults') AS f LEFT JOIN dwh.dirty_kinds() AS k ON k.kind = f.key GROUP BY 1)
@@ -134,16 +139,25 @@ CREATE FUNCTION test.marts() RETURNS text LANGUAGE sql AS $$
         UNION ALL SELECT concat_ws('|', 'f', f.event_id, f.event_time, f.event_type, f.session_id, u.user_id, u.valid_from, p.product_id, f.quantity, trim_scale(f.price), trim_scale(f.revenue), f.attributes)
           FROM marts.fact_user_events AS f JOIN marts.dim_user AS u USING (user_key) JOIN marts.dim_product AS p USING (product_key)) AS x (t) $$;
 SELECT test.begin();
-CREATE TEMP TABLE line AS SELECT s AS text, n FROM dwh.sample_events(1500, 30, 20, seed => 9, dirty_rate => 0.05, dirty_kinds => (SELECT array_agg(kind) FROM dwh.dirty_kinds() WHERE outcome IN ('fact', 'replay'))) WITH ORDINALITY AS s (s, n);
-SELECT test.put('clean.jsonl', VARIADIC (SELECT array_agg(text ORDER BY n) FROM line));
+\c
+\set VERBOSITY sqlstate
+SET timezone = 'UTC';
+SET datestyle = 'ISO, YMD';
+CREATE TABLE test.line AS SELECT s AS text, n FROM dwh.sample_events(1500, 30, 20, seed => 9, dirty_rate => 0.05, dirty_kinds => (SELECT array_agg(kind) FROM dwh.dirty_kinds() WHERE outcome IN ('fact', 'replay'))) WITH ORDINALITY AS s (s, n);
+SELECT test.put('clean.jsonl', VARIADIC (SELECT array_agg(text ORDER BY n) FROM test.line));
 SELECT status FROM dwh.run_pipeline() WHERE step = 'run_quality_checks';
 SELECT test.marts() AS clean \gset
 SELECT test.begin();
+\c
+\set VERBOSITY sqlstate
+SET timezone = 'UTC';
+SET datestyle = 'ISO, YMD';
 -- seven files of the shuffled lines, one of them twice over under another name and order
-SELECT count(*) FROM (SELECT test.put(format('part%s.jsonl', n % 7), VARIADIC array_agg(text ORDER BY md5(n::text))) FROM line GROUP BY n % 7) AS files;
-SELECT count(*) FROM (SELECT test.put('zagain.jsonl', VARIADIC array_agg(text ORDER BY md5(text))) FROM line WHERE n % 7 IN (2, 5)) AS files;
+SELECT count(*) FROM (SELECT test.put(format('part%s.jsonl', n % 7), VARIADIC array_agg(text ORDER BY md5(n::text))) FROM test.line GROUP BY n % 7) AS files;
+SELECT count(*) FROM (SELECT test.put('zagain.jsonl', VARIADIC array_agg(text ORDER BY md5(text))) FROM test.line WHERE n % 7 IN (2, 5)) AS files;
 SELECT step, status FROM dwh.run_pipeline('part3.jsonl') WHERE step = 'run_quality_checks';
 SELECT step, status FROM dwh.run_pipeline('part[60].jsonl') WHERE step = 'run_quality_checks';
 SELECT step, status FROM dwh.run_pipeline() WHERE step = 'run_quality_checks';
 SELECT test.marts() = :'clean' AS same_marts, (SELECT sum(replayed) > 0 FROM ops.loads WHERE path LIKE '%/zagain.jsonl') AS with_replays;
 SELECT * FROM test.differences();
+DROP TABLE test.line;
