@@ -82,7 +82,16 @@ BEGIN;
 DELETE FROM marts.dim_user;
 SELECT * FROM test.error(format('SELECT dwh.load_facts(%s)', :turn));
 ROLLBACK;
--- WH001, WH002, and WH003 from a lock held elsewhere (another session's; two real runs meet in the isolation tests)
+-- WH003, at once, from a second session while this one is in the middle of a step.
+SELECT setting || '/psql' AS psql, current_database() AS database FROM pg_config WHERE name = 'BINDIR' \gset
+\setenv SECOND_PSQL :psql
+\setenv SECOND_DATABASE :database
+BEGIN;
+SELECT status FROM dwh.stage_events();
+\! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.run_pipeline()')"
+ROLLBACK;
+\! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.run_pipeline(''nothing-*.jsonl'')')"
+-- WH001 and WH002
 INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('never', 'error', 'Never.', 'SELECT 1');
 SELECT * FROM test.error('SELECT dwh.run_quality_checks()');
 SELECT * FROM test.error('SELECT dwh.run_pipeline()');
