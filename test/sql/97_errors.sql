@@ -90,7 +90,7 @@ BEGIN;
 SELECT status FROM dwh.stage_events();
 \! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.run_pipeline()')"
 ROLLBACK;
-\! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.run_pipeline(''nothing-*.jsonl'')')"
+\! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.upsert_products()')"
 -- WH001 and WH002
 INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('never', 'error', 'Never.', 'SELECT 1');
 SELECT * FROM test.error('SELECT dwh.run_quality_checks()');
