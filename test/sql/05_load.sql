@@ -44,6 +44,10 @@ SELECT test.put('copy.jsonl', '{"n": 1}');
 SELECT * FROM test.load('copy.jsonl');
 SELECT load_id, continues_load_id, first_line FROM ops.loads ORDER BY load_id DESC LIMIT 2;
 
+-- the law of bytes: each load counts what follows the lines of the one it continues, and line numbers go on from there
+SELECT l.load_id FROM ops.loads AS l LEFT JOIN ops.loads AS b ON b.load_id = l.continues_load_id
+ WHERE l.bytes <> l.content_bytes - coalesce(b.content_bytes - b.held_back_bytes, 0) OR l.first_line <> coalesce(b.first_line + b.lines, 1);
+
 -- partial_tail: an unfinished last line is held back and read again with what follows
 SELECT test.begin();
 SELECT test.put_bytes('t.jsonl', E'{"n": 1}\n{"n": 2');
@@ -55,6 +59,9 @@ SELECT test.put_bytes('t.jsonl', E'{"n": 1}\n{"n": 22}\n{"n": 33}\n');
 SELECT * FROM test.load('t.jsonl');
 SELECT load_id, line_no, byte_offset, payload FROM raw.user_events ORDER BY 1, 2;
 SELECT load_id, status, lines, bytes, held_back_bytes, content_bytes, continues_load_id FROM ops.loads ORDER BY 1;
+-- the law of bytes: each load counts what follows the lines of the one it continues, and line numbers go on from there
+SELECT l.load_id FROM ops.loads AS l LEFT JOIN ops.loads AS b ON b.load_id = l.continues_load_id
+ WHERE l.bytes <> l.content_bytes - coalesce(b.content_bytes - b.held_back_bytes, 0) OR l.first_line <> coalesce(b.first_line + b.lines, 1);
 -- a tail that grew and is still one: nothing new, and not a file without lines
 SELECT test.put_bytes('t.jsonl', E'{"n": 1}\n{"n": 22}\n{"n": 33}\n{"n"');
 SELECT status, lines, held_back_bytes FROM test.load('t.jsonl');
