@@ -151,9 +151,11 @@ bool
 dwh_evidence_record(Jsonb *evidence)
 {
 	dsm_segment *mapping;
-	EvidenceSegment *segment = make_segment(evidence, &mapping);
+	EvidenceSegment *segment;
 	bool		written;
 
+	PreventCommandIfReadOnly("dwh._record_evidence()");
+	segment = make_segment(evidence, &mapping);
 	if (!run_worker(mapping))
 		strlcpy(segment->failure, "no background worker was free; raise max_worker_processes", FAILURE_BYTES);
 	written = segment->written;

@@ -33,7 +33,7 @@ static const char *const knows_path_query =
 static const char *const find_heads_query =
 	"SELECT l.load_id, l.content_bytes, pg_catalog.decode(l.sha256, 'hex'), l.first_line + l.lines - 1, l.held_back_bytes, l.ends_open, " IS_QUARANTINED
 	" FROM ops.loads AS l WHERE l.head_sha256 = ANY ($1) AND l.sha256 IS NOT NULL "
-	"AND (l.status <> 'quarantined' OR " IS_QUARANTINED ") ORDER BY l.content_bytes, l.status <> 'quarantined', l.load_id";
+	"AND (l.status <> 'quarantined' OR " IS_QUARANTINED ") ORDER BY l.content_bytes, l.status <> 'quarantined', l.load_id DESC";
 
 static const char *const insert_query =
 	"INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected, "

@@ -263,7 +263,12 @@ report_nothing_new(LoadState *state)
 	bool		grown = state->match.kind == CONTENT_GROWN;
 
 	state->row.load_id = grown ? state->match.load.load_id : 0;
-	state->row.status = !grown ? "empty" : state->row.held_back_bytes > 0 ? "partial_tail" : "already_loaded";
+	if (state->row.truncated)
+		state->row.status = "truncated";
+	else if (!grown)
+		state->row.status = "empty";
+	else
+		state->row.status = state->row.held_back_bytes > 0 ? "partial_tail" : "already_loaded";
 	if (grown)
 		state->row.lines = state->row.blank = 0;
 }

@@ -48,7 +48,7 @@ parse_reject_limit(const char *text, LoadOptions *options)
 	double		value = strtod(text, &end);
 	bool		percent = *end == '%';
 
-	if (end == text || end[percent ? 1 : 0] != '\0' || !(value >= 0) || (percent && value > 100) ||
+	if (end == text || strspn(text, "0123456789.") != (size_t) (end - text) || end[percent ? 1 : 0] != '\0' || !(value >= 0) || (percent && value > 100) ||
 		(!percent && (value != rint(value) || value > 1e15)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

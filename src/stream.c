@@ -52,6 +52,9 @@ typedef enum EventType
 	PURCHASE
 } EventType;
 
+#define BYTE_ORDER_MARK_TEXT "\xEF\xBB\xBF"
+#define BYTE_ORDER_MARK_LENGTH 3
+
 static const char *const type_names[] = {"page_view", "add_to_cart", "purchase"};
 
 /* SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). */
@@ -124,6 +127,7 @@ typedef struct Stream
 	int64_t		faults_done;
 	int			turn;			/* kind of the next fault */
 	bool		any_in_turn;	/* a chosen kind that is not once */
+	bool		marks_order;	/* the next line, the first one, begins with a BOM */
 } Stream;
 
 /* A fixed random number of a thing: the same for every event that mentions it. */
@@ -361,6 +365,17 @@ write_event(Stream *stream, const StreamEvent *event, const Disguise *disguise)
 static void
 emit_line(Stream *stream, const char *terminator)
 {
+	ByteBuffer *line = &stream->line;
+
+	if (stream->marks_order)
+	{
+		dwh_buffer_reserve(line, BYTE_ORDER_MARK_LENGTH);
+		memmove(line->data + BYTE_ORDER_MARK_LENGTH, line->data, line->length);
+		memcpy(line->data, BYTE_ORDER_MARK_TEXT, BYTE_ORDER_MARK_LENGTH);
+		line->length += BYTE_ORDER_MARK_LENGTH;
+		stream->marks_order = false;
+		stream->totals->faults[BYTE_ORDER_MARK]++;
+	}
 	dwh_buffer_add_text(&stream->line, terminator);
 	stream->emit(stream->sink, stream->line.data, stream->line.length);
 }
@@ -642,11 +657,7 @@ dwh_stream_run(const StreamOptions *options, EmitLine emit, void *sink, const yy
 
 	memset(totals, 0, sizeof(*totals));
 	init_stream(&stream);
-	if (chosen_once(&stream, BYTE_ORDER_MARK))
-	{
-		emit(sink, "\xEF\xBB\xBF", 3);
-		totals->faults[BYTE_ORDER_MARK]++;
-	}
+	stream.marks_order = chosen_once(&stream, BYTE_ORDER_MARK);
 	for (int64_t hour = 0; hour < hours; hour++)
 	{
 		int64_t		hour_start = options->start_at + hour * HOUR;

@@ -131,6 +131,7 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 	TableWriter *writer = palloc0(sizeof(TableWriter));
 	TupleConstr *constraints;
 
+	PreventCommandIfReadOnly(psprintf("INSERT INTO %s.%s", schema, table));
 	check_permissions(table_oid, schema, table);
 	writer->writer_context = context;
 	writer->batch_context = AllocSetContextCreate(context, "dwh batch", ALLOCSET_DEFAULT_SIZES);

@@ -5,7 +5,7 @@ SELECT test.dir() AS dir \gset
 SELECT test.put('x.jsonl', '{"n": 1}');
 SELECT test.sh(format('cd %s && mkdir sub && mkfifo pipe && ln -s /dev/null null.jsonl && ln -s x.jsonl link.jsonl && ln -s nowhere dangling.jsonl && ln -s . loop', test.dir()));
 SELECT test.put_bytes('damaged.gz', '\x1F8B0800000000000003FFFFFFFFFFFFFFFF');
-SELECT test.put_bytes('damaged.zst', '\x28B52FFDFFFFFFFFFFFFFFFFFFFF');
+SELECT test.put_bytes('damaged.zst', '\x28B52FFD' || decode(repeat('FF', 64), 'hex'));
 
 SELECT c.what, e.* FROM (VALUES
     (1, 'a missing file', $$SELECT dwh.load_jsonl('missing.jsonl')$$),
