@@ -56,6 +56,11 @@ need_public() { # file name-of-test
 
 # What a session makes of a statement that must fail: its SQLSTATE, or "no error".
 sqlstate_of() { # sql
+    local said
+    said=$("$BIN/psql" -XqAt -v VERBOSITY=sqlstate -d "$db" -c "$1" 2>&1 >/dev/null) || true
+    said=$(sed -n 's/^ERROR:  //p' <<<"$said" | head -1)
+    echo "${said:-no error}"
+}
     "$BIN/psql" -XqAt -v VERBOSITY=sqlstate -d "$db" -c "$1" 2>&1 >/dev/null | sed -n 's/^ERROR:  //p;/^ERROR/q' | grep . || echo "no error"
 }
 
