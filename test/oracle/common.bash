@@ -61,8 +61,6 @@ sqlstate_of() { # sql
     said=$(sed -n 's/^ERROR:  //p' <<<"$said" | head -1)
     echo "${said:-no error}"
 }
-    "$BIN/psql" -XqAt -v VERBOSITY=sqlstate -d "$db" -c "$1" 2>&1 >/dev/null | sed -n 's/^ERROR:  //p;/^ERROR/q' | grep . || echo "no error"
-}
 
 # One line for each mart: rows, and two sums of hashes over what its rows mean. Keys are replaced by what they stand for,
 # numbers are compared by value, so equal lines are equal marts.
