@@ -63,14 +63,21 @@ is "$(show 'payload::text <> value::text')" '' 'stored values print as ::jsonb p
 is "$(show 'jsonb_hash_extended(payload, 0) <> jsonb_hash_extended(value, 0)')" '' 'and have the same hash'
 is "$(show 'jsonb_send(payload) <> jsonb_send(value)')" '' 'and the same binary form'
 is "$(show 'payload <> value')" '' 'and are equal'
-is "$(show 'NOT (ROW(payload) *= ROW(value))')" '' 'byte by byte, as stored'
+is "$(show 'payload IS NOT NULL AND NOT record_image_eq(ROW(payload), ROW(value))')" '' 'byte by byte, as stored'
 
 # Classes, where the line has one fault and ::jsonb names it.
 is "$(show "value IS NOT NULL AND jsonb_typeof(value) <> 'object' AND levels <= 1000 AND class <> 'not_object'")" '' 'valid values that are no objects: not_object'
 is "$(show "value IS NOT NULL AND levels > 1000 AND class <> 'too_deep'")" '' 'more than 1,000 levels: too_deep'
 is "$(show "code = '22021' AND class <> 'invalid_utf8'")" '' 'bytes that are no UTF-8: invalid_utf8'
 is "$(show "code = '22003' AND class <> 'invalid_json'")" '' 'numbers out of range: invalid_json'
-one_fault="line_no IN (SELECT t.line_no FROM public.truth AS t CROSS JOIN LATERAL public.as_jsonb(convert_to(regexp_replace(convert_from(t.bytes, 'UTF8'), '\\\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', 'x', 'g'), 'UTF8')) AS c WHERE t.code IN ('22P05', '22P02') AND c.value IS NOT NULL)"
+# Lines that are right once their escapes of NUL and of surrogates are taken away have no other fault.
+q <<'SQL'
+CREATE TABLE public.one_fault AS
+SELECT t.line_no FROM public.truth AS t
+ CROSS JOIN LATERAL public.as_jsonb(convert_to(regexp_replace(convert_from(t.bytes, 'UTF8'), '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', 'x', 'g'), 'UTF8')) AS c
+ WHERE octet_length(t.bytes) < 100000 AND (t.code = '22P05' OR t.code = '22P02' AND t.message ~ 'surrogate') AND c.value IS NOT NULL;
+SQL
+one_fault='line_no IN (SELECT line_no FROM public.one_fault)'
 is "$(show "code = '22P05' AND $one_fault AND position('\\ud' IN lower(encode(bytes, 'escape'))) = 0 AND class <> 'nul_escape'")" '' 'the escape of NUL: nul_escape'
 is "$(show "code = '22P02' AND message ~ 'surrogate' AND $one_fault AND position('\\\\u0000' IN encode(bytes, 'escape')) = 0 AND class <> 'lone_surrogate'")" '' 'half of a surrogate pair: lone_surrogate'
 isnt "$(sql "SELECT count(*) FROM public.verdict WHERE message ~ 'surrogate' AND $one_fault")" 0 'there are such lines'
