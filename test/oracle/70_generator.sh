@@ -31,7 +31,7 @@ q -c "SELECT dwh.sample_events($text)" >"$scratch/sample.jsonl"
 is "$(digest sample.jsonl)" "$(digest text.jsonl)" 'also with faults'
 is "$(sqlstate_of "SELECT dwh.sample_events(events => 100, dirty_rate => 0.5, dirty_kinds => ARRAY['invalid_utf8'])")" 22023 \
     'a kind that text cannot hold is refused there'
-is "$(sql "SELECT count(*) FROM dwh.sample_events(events => 1000, dirty_rate => 0.1) AS line WHERE line ~ 'caf'")" 0 \
+is "$(sql "SELECT count(*) FROM dwh.sample_events(events => 1000, dirty_rate => 0.1) AS line WHERE line ~ 'note.: .caf'")" 0 \
     'and left out where no kinds are named'
 
 # Traits, on a log that is large enough for shares.
