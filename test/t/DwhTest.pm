@@ -176,7 +176,7 @@ sub is_sound
 	my ($state, $out, $err) = run_sql($node, $db, q{
 		SELECT 'failed: ' || name FROM dwh.run_quality_checks("full" => true) WHERE status = 'fail' AND severity = 'error';
 		SELECT format('load %s: %s rows of %s', l.load_id, count(r.*), l.loaded)
-		  FROM ops.loads AS l FULL JOIN raw.user_events AS r USING (load_id) WHERE l.status IS DISTINCT FROM 'stopped'
+		  FROM ops.loads AS l FULL JOIN raw.user_events AS r USING (load_id) WHERE l.status IS NULL OR l.status NOT IN ('stopped', 'quarantined')
 		 GROUP BY l.load_id, l.loaded HAVING count(r.*) IS DISTINCT FROM l.loaded;
 		SELECT 'version: ' || v::text FROM ((SELECT * FROM dwh.user_versions() EXCEPT ALL
 		       SELECT user_id, device, country, valid_from, valid_to FROM marts.dim_user) UNION ALL
