@@ -70,12 +70,14 @@ my $session_no = 0;
 sub begin_sql
 {
 	my ($node, $db, $sql, %option) = @_;
-	my $session = { node => $node, name => 'beside_' . ++$session_no, in => $sql, out => '', err => '' };
+	my $session = { node => $node, name => 'beside_' . ++$session_no, out => '', err => '' };
+	# from a file, so that psql ends with the last statement
+	$session->{script} = write_file(temp_dir() . '/script.sql', "$sql;\n");
 	local $ENV{PGAPPNAME} = $session->{name};
 	my @user = $option{user} ? ('-U', $option{user}) : ();
 	$session->{run} = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', @user, '-d', $node->connstr($db), '-f', '-' ],
-		'<', \$session->{in}, '>', \$session->{out}, '2>', \$session->{err},
+		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', @user, '-d', $node->connstr($db), '-f', $session->{script} ],
+		'<', \undef, '>', \$session->{out}, '2>', \$session->{err},
 		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	return $session;
 }
