@@ -24,7 +24,7 @@ my $file = sub {
 	my ($no) = @_;
 	my $path = sprintf '%s/log_%03d.jsonl', $dir, $no;
 	# few users over overlapping days, so that rounds change what earlier ones wrote
-	$node->safe_psql($db, "SELECT dwh.generate_events('$path', events => 3000, users => 200, days => 40, seed => $no, dirty_rate => 0.02,
+	$node->safe_psql($db, "SELECT dwh.generate_events('$path', events => 1500, users => 150, days => 40, seed => $no, dirty_rate => 0.02,
 		dirty_kinds => ARRAY[$kinds])");
 	return $path;
 };

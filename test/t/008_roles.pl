@@ -1,0 +1,120 @@
+# Who may do what: everybody nothing that writes or reads files; an owner without superuser rights the whole job; and
+# somebody who makes schemas first gets neither calls nor data.
+use strict;
+use warnings;
+use lib 'test/t';
+use DwhTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_server('roles');
+my $dir = temp_dir();
+$node->safe_psql('postgres', q{CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE mallory LOGIN; CREATE DATABASE dwh;
+	GRANT CREATE ON DATABASE dwh TO owner});
+my $db = 'dwh';
+$node->safe_psql($db, 'CREATE EXTENSION dwh_ext');
+
+# ---- what PUBLIC may call: only what reads its arguments, or tables that its caller may read ----
+my %harmless = map { $_ => 1 } qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state resolved_facts
+  fact_partitions last_known);
+my @public = split /\n/, $node->safe_psql($db, q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace
+	AND has_function_privilege('mallory', oid, 'EXECUTE') ORDER BY 1});
+is(join(' ', grep { !$harmless{$_} } @public), '', 'PUBLIC may call nothing that writes or reads files');
+is($node->safe_psql($db, q{SELECT count(*) FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace AND prosecdef}), '0', 'no function runs with the rights of its owner');
+is($node->safe_psql($db, q{SELECT string_agg(proname, ' ') FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace AND provolatile = 'v'
+	AND NOT coalesce(array_to_string(proconfig, ',') ~ 'search_path=pg_catalog, pg_temp', false)
+	AND proname NOT IN ('_require_warehouse', '_record_evidence')}), '', 'every function that writes has its search_path pinned');
+sqlstate($node, $db, $_, '42501', "mallory may not: $_", user => 'mallory')
+  for 'SELECT dwh.create_warehouse()', q{SELECT * FROM dwh.load_jsonl('x')}, q{SELECT * FROM dwh.load_jsonl(1::oid)}, 'SELECT * FROM dwh.run_pipeline()',
+  'SELECT dwh.generate_events()', 'SELECT * FROM dwh.stage_events()', 'SELECT * FROM dwh.apply_scd2()', 'SELECT * FROM dwh.upsert_products()',
+  'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
+  'CREATE FUNCTION dwh.mine() RETURNS int LANGUAGE sql AS $$SELECT 1$$';
+
+# ---- the whole job as an owner without superuser rights, through the landing directory ----
+my @as = (user => 'owner');
+sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', '42501', 'the owner-to-be may call nothing yet', @as);
+$node->safe_psql($db, 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO owner');
+sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', 'WH004', 'without a warehouse: WH004', @as);
+sqlstate($node, $db, 'SELECT dwh.create_warehouse()', '00000', 'create_warehouse()', @as);
+sqlstate($node, $db, 'SELECT dwh.generate_events(events => 2000, dirty_rate => 0.02)', '00000', 'generate_events()', @as);
+sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', '00000', 'run_pipeline()', @as);
+sqlstate($node, $db, 'SELECT dwh.generate_events(events => 500, seed => 2)', '00000', 'a second log', @as);
+sqlstate($node, $db, 'SELECT * FROM dwh.load_jsonl(NULL); SELECT * FROM dwh.stage_events(); SELECT * FROM dwh.apply_scd2(); SELECT * FROM dwh.upsert_products();
+	SELECT * FROM dwh.load_facts(); SELECT * FROM dwh.run_quality_checks()', '00000', 'verb by verb', @as);
+write_file(landing($node, $db) . '/poisoned.jsonl', "poison\n" x 20);
+my (undef, $err) = sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', 'WH001', 'a poisoned file', @as);
+unlike($err, qr/WARNING/, 'with its evidence');
+sqlstate($node, $db, q{SELECT * FROM dwh.load_jsonl((SELECT lo_from_bytea(0, '{"event_time": "2025-01-01T00:00:00Z", "event_type": "x", "user_id": "u"}')))},
+	'42704', 'a large object made by the same statement is not visible to it', @as);
+sqlstate($node, $db, q{SELECT lo_from_bytea(4711, '{"event_time": "2025-01-01T00:00:00Z", "event_type": "x", "user_id": "u"}'); SELECT * FROM dwh.load_jsonl(4711::oid)},
+	'00000', 'a large object', @as);
+sqlstate($node, $db, 'SELECT dwh.create_warehouse()', '00000', 'create_warehouse() again', @as);
+is_sound($node, $db, 'every check passes');
+is($node->safe_psql($db, q{SELECT count(*) FROM pg_class WHERE relnamespace::regnamespace::text IN ('raw', 'staging', 'marts', 'ops')
+	AND relowner <> 'owner'::regrole}), '0', 'all of it is the owner\'s');
+is($node->safe_psql($db, q{SELECT count(*) FROM pg_depend AS d JOIN pg_class AS c ON c.oid = d.objid AND d.classid = 'pg_class'::regclass
+	WHERE d.deptype = 'e' AND c.relnamespace::regnamespace::text IN ('raw', 'staging', 'marts', 'ops')}), '0', 'and no member of the extension');
+
+# ---- a reader gets what the owner grants, and nothing else ----
+sqlstate($node, $db, 'SELECT * FROM marts.kpi_daily', '42501', 'a reader sees nothing by default', user => 'reader');
+sqlstate($node, $db, 'GRANT USAGE ON SCHEMA marts TO reader; GRANT SELECT ON marts.kpi_daily, marts.kpi_segment TO reader', '00000', 'the owner grants the KPI views', @as);
+sqlstate($node, $db, 'SELECT * FROM marts.kpi_daily', '00000', 'then the reader sees the answers', user => 'reader');
+sqlstate($node, $db, 'SELECT * FROM marts.fact_user_events', '42501', 'and not the facts', user => 'reader');
+sqlstate($node, $db, 'SELECT * FROM raw.user_events', '42501', 'nor the raw events', user => 'reader');
+sqlstate($node, $db, 'SELECT * FROM dwh.user_versions()', '42501', 'nor through a function that he may call', user => 'reader');
+# a caller with EXECUTE but without rights to the tables
+$node->safe_psql($db, 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO reader; GRANT USAGE ON SCHEMA ops, raw TO reader; GRANT SELECT ON ops.warehouse TO reader');
+sqlstate($node, $db, $_, '42501', "EXECUTE alone is not enough: $_", user => 'reader')
+  for 'SELECT * FROM dwh.load_jsonl(NULL)', 'SELECT * FROM dwh.run_pipeline()', 'SELECT dwh.create_warehouse()', 'SELECT * FROM dwh.stage_events()';
+
+# ---- mallory was here first ----
+for my $schema (qw(raw staging marts ops))
+{
+	$node->safe_psql('postgres', "CREATE DATABASE pre_$schema; GRANT CREATE ON DATABASE pre_$schema TO mallory, owner");
+	$node->safe_psql("pre_$schema", "CREATE SCHEMA $schema AUTHORIZATION mallory; CREATE EXTENSION dwh_ext; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO owner");
+	($err) = (sqlstate($node, "pre_$schema", 'SELECT dwh.create_warehouse()', '42501', "a schema $schema of mallory's is refused", @as))[1];
+	like($err, qr/mallory/, 'and she is named');
+	is($node->safe_psql("pre_$schema", q{SELECT count(*) FROM pg_namespace WHERE nspname IN ('raw', 'staging', 'marts', 'ops')}), '1', 'nothing is left of the try');
+	sqlstate($node, "pre_$schema", 'SELECT dwh.create_warehouse()', '42501', 'also by a superuser');
+}
+$node->safe_psql('postgres', 'CREATE DATABASE pre_dwh');
+$node->safe_psql('pre_dwh', 'CREATE SCHEMA dwh AUTHORIZATION mallory');
+sqlstate($node, 'pre_dwh', 'CREATE EXTENSION dwh_ext', '42P06', 'a schema dwh that exists stops CREATE EXTENSION');
+$node->safe_psql('postgres', 'CREATE DATABASE pre_table; GRANT CREATE ON DATABASE pre_table TO owner');
+$node->safe_psql('pre_table', 'CREATE SCHEMA ops AUTHORIZATION owner; GRANT ALL ON SCHEMA ops TO mallory; CREATE EXTENSION dwh_ext;
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO owner');
+sqlstate($node, 'pre_table', 'CREATE TABLE ops.loads (load_id bigint)', '00000', 'mallory makes a table in a schema open to her', user => 'mallory');
+sqlstate($node, 'pre_table', 'SELECT dwh.create_warehouse()', '42501', 'it is refused', @as);
+
+# What she puts into public or pg_temp is not called, whatever the search_path.
+$node->safe_psql($db, q{GRANT ALL ON SCHEMA public TO mallory; CREATE TABLE public.caught (what text); GRANT ALL ON public.caught TO PUBLIC});
+sqlstate($node, $db, q{
+	CREATE FUNCTION public.caught(what text) RETURNS void LANGUAGE sql AS $$INSERT INTO public.caught VALUES (what)$$;
+	CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS $$SELECT public.caught('now'); SELECT pg_catalog.now()$$;
+	CREATE FUNCTION public.count(text) RETURNS bigint LANGUAGE sql AS $$SELECT public.caught('count'); SELECT 1::bigint$$;
+	CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$SELECT public.caught('clock'); SELECT pg_catalog.now()$$;
+	CREATE FUNCTION public.same(text, text) RETURNS boolean LANGUAGE sql AS $$SELECT public.caught('='); SELECT true$$;
+	CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.same);
+	CREATE FUNCTION public.less(timestamptz, timestamptz) RETURNS boolean LANGUAGE sql AS $$SELECT public.caught('<'); SELECT true$$;
+	CREATE OPERATOR public.< (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = public.less);
+	CREATE OPERATOR public.<= (LEFTARG = timestamptz, RIGHTARG = timestamptz, FUNCTION = public.less);
+	CREATE FUNCTION public.times(numeric, numeric) RETURNS numeric LANGUAGE sql AS $$SELECT public.caught('*'); SELECT 1::numeric$$;
+	CREATE OPERATOR public.* (LEFTARG = numeric, RIGHTARG = numeric, FUNCTION = public.times)}, '00000', 'mallory sets traps', user => 'mallory');
+my $path = 'SET search_path = public, pg_temp, pg_catalog';
+sqlstate($node, $db, "$path; SELECT dwh.generate_events(events => 300, seed => 3, dirty_rate => 0.1)", '00000', 'the owner works with her schema first', @as);
+unlink landing($node, $db) . '/poisoned.jsonl';
+sqlstate($node, $db, "$path; SELECT * FROM dwh.run_pipeline()", '00000', 'a run', @as);
+sqlstate($node, $db, 'SET search_path = public; SELECT * FROM dwh.user_versions(); SELECT * FROM dwh.typed_events(1); SELECT * FROM dwh.resolved_facts(1);
+	SELECT * FROM dwh.product_state(); SELECT * FROM dwh.fact_partitions()', '00000', 'the nouns, which can be inlined and so have the path of their caller', @as);
+sqlstate($node, $db, "$path; SELECT * FROM marts.kpi_daily; SELECT * FROM marts.kpi_segment", '00000', 'the views', @as);
+sqlstate($node, $db, "$path; SELECT dwh.create_warehouse()", '00000', 'create_warehouse()', @as);
+is($node->safe_psql($db, 'SELECT string_agg(DISTINCT what, chr(32)) FROM public.caught'), '', 'nobody fell into one');
+
+# A database that is not UTF-8 is refused with words.
+$node->safe_psql('postgres', q{CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0});
+$node->safe_psql('latin', 'CREATE EXTENSION dwh_ext');
+sqlstate($node, 'latin', 'SELECT dwh.create_warehouse()', '0A000', 'a database in LATIN1');
+
+$node->stop;
+done_testing();
