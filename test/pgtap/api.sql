@@ -1,0 +1,83 @@
+-- The functions of schema dwh: what there is, how it is called, what it promises to the planner.
+SET client_min_messages = warning;
+SELECT no_plan();
+
+SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, array_to_string(f.arguments, ', ')))
+  FROM (VALUES ('create_warehouse', '{}'::text[]),
+               ('generate_events', '{text,bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[]}'),
+               ('sample_events', '{bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[]}'),
+               ('dirty_kinds', '{}'),
+               ('load_jsonl', '{text,text,anyelement,boolean}'),
+               ('load_jsonl', '{oid,text,anyelement,boolean}'),
+               ('event_id', '{jsonb}'),
+               ('stage_events', '{bigint}'),
+               ('apply_scd2', '{bigint}'),
+               ('upsert_products', '{bigint}'),
+               ('load_facts', '{bigint}'),
+               ('run_quality_checks', '{bigint,boolean}'),
+               ('run_pipeline', '{text}')) AS f (name, arguments);
+
+SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
+  FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
+               ('dwh.generate_events(text,bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'dwh.generated_log'),
+               ('dwh.load_jsonl(text,text,anyelement,boolean)', 'SETOF dwh.load_result'),
+               ('dwh.load_jsonl(oid,text,anyelement,boolean)', 'SETOF dwh.load_result'),
+               ('dwh.event_id(jsonb)', 'uuid'),
+               ('dwh.parse_event(jsonb,timestamptz)', 'dwh.parsed_event'),
+               ('dwh.create_warehouse()', 'record'),
+               ('dwh.stage_events(bigint)', 'record'),
+               ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
+               ('dwh.run_quality_checks(bigint,boolean)',
+                'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)')) AS f (signature, result);
+
+SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
+  FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
+               ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
+               ('run_pipeline', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
+               ('user_versions', 'stable'), ('product_state', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
+               ('fact_partitions', 'stable')) AS f (name, volatility);
+
+SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.prosecdef$$,
+    'no function runs with its owner''s rights');
+
+-- Aggregates aside, every argument has a name, so that every call can be read.
+SELECT is_empty($$
+    SELECT p.oid::regprocedure FROM pg_proc AS p
+     WHERE p.pronamespace = 'dwh'::regnamespace AND p.prokind = 'f' AND NOT starts_with(p.proname::text, '_') AND p.pronargs > 0
+       AND (p.proargnames IS NULL OR '' = ANY (p.proargnames[1 : p.pronargs]))$$, 'all arguments of public functions are named');
+SELECT lives_ok($$SELECT * FROM dwh.sample_events(events => 3, users => 2, products => 2, days => 1, start_at => '2025-01-01Z', seed => 1,
+    dirty_rate => 0, dirty_kinds => NULL)$$, 'sample_events by name');
+SELECT lives_ok($$SELECT * FROM dwh.run_pipeline(source => 'none_*.jsonl')$$, 'run_pipeline by name');
+SELECT lives_ok($$SELECT * FROM dwh.load_jsonl(path => 'none_*.jsonl', on_error => 'abort', reject_limit => 10, force => true)$$, 'load_jsonl by name, limit as a count');
+SELECT lives_ok($$SELECT * FROM dwh.load_jsonl('none_*.jsonl', reject_limit => '1%')$$, 'load_jsonl by name, limit as a share');
+SELECT lives_ok($$SELECT dwh.stage_events(load_id => NULL), dwh.apply_scd2(load_id => NULL), dwh.upsert_products(load_id => NULL), dwh.load_facts(load_id => NULL)$$,
+    'the verbs by name');
+SELECT throws_ok(format('SELECT * FROM dwh.%s(load_id => 4711)', verb), 'P0002', NULL, verb || ' of an unknown load')
+  FROM unnest(ARRAY['stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks']) AS verb;
+SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');
+SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', reject_limit => '200%')$$, '22023', NULL, 'a share is at most 100 %');
+SELECT throws_ok($$SELECT * FROM dwh.load_jsonl(large_object => 4711)$$, '42704', NULL, 'a large object that is missing');
+SELECT throws_ok($$SELECT dwh.sample_events(-1)$$, '22023', NULL, 'events from 0');
+SELECT throws_ok($$SELECT dwh.sample_events(1, dirty_kinds => '{nonsense}')$$, '22023', NULL, 'only kinds that there are');
+
+-- Every object of the extension says what it is.
+SELECT is_empty($$
+    SELECT d.classid::regclass, d.objid, pg_describe_object(d.classid, d.objid, 0) FROM pg_depend AS d
+     WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+       AND d.refobjid = (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'dwh_ext')
+       AND NOT (d.classid = 'pg_type'::regclass AND (SELECT t.typelem <> 0 OR t.typrelid = 0 FROM pg_type AS t WHERE t.oid = d.objid))
+       AND NOT d.classid = 'pg_class'::regclass
+       AND obj_description(d.objid, d.classid::regclass::name) IS NULL$$, 'every object of the extension has a comment');
+SELECT is_empty($$
+    SELECT p.oid::regprocedure FROM pg_proc AS p
+     WHERE p.pronamespace = 'dwh'::regnamespace AND p.prokind = 'f' AND NOT starts_with(p.proname::text, '_')
+       AND obj_description(p.oid, 'pg_proc') !~ 'Errors: '$$, 'every public function names its errors');
+SELECT is_empty($$
+    SELECT p.oid::regprocedure FROM pg_proc AS p
+     WHERE p.pronamespace = 'dwh'::regnamespace AND p.provolatile = 'v' AND has_function_privilege('public', p.oid, 'EXECUTE')$$,
+    'nothing that writes may be called by everybody');
+SELECT is_empty($$SELECT c.oid::regclass FROM pg_class AS c JOIN pg_depend AS d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e'
+    WHERE d.refobjid = (SELECT e.oid FROM pg_extension AS e WHERE e.extname = 'dwh_ext') AND c.relkind IN ('r', 'p', 'S', 'v', 'm')$$,
+    'no table, sequence or view is a member of the extension');
+
+SELECT * FROM finish();
