@@ -1,5 +1,6 @@
 -- The functions of schema dwh: what there is, how it is called, what it promises to the planner.
 SET client_min_messages = warning;
+SET search_path = public;   -- and not the schema named as the user, so that types are printed with theirs
 SELECT no_plan();
 
 SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, array_to_string(f.arguments, ', ')))
