@@ -143,13 +143,25 @@ typedef struct LogFile
 	int64		bytes;
 } LogFile;
 
+/* Closes what is open, and removes the unfinished file. */
 static void
-file_error(const LogFile *file, const char *doing)
+close_log(LogFile *file, bool discard)
+{
+	if (discard && file->fd >= 0)
+		unlinkat(file->directory, file->part, 0);
+	if (file->fd >= 0)
+		close(file->fd);
+	if (file->directory >= 0)
+		close(file->directory);
+	file->fd = file->directory = -1;
+}
+
+static void
+file_error(LogFile *file, const char *doing)
 {
 	int			saved_errno = errno;
 
-	if (file->directory >= 0 && file->fd >= 0)
-		unlinkat(file->directory, file->part, 0);
+	close_log(file, true);
 	errno = saved_errno;
 	ereport(ERROR,
 			(dwh_errcode_for_path(),
@@ -215,18 +227,6 @@ open_log(LogFile *file, const char *path, const char *default_name)
 	file->fd = openat(file->directory, file->part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (file->fd < 0)
 		file_error(file, "create");
-}
-
-static void
-close_log(LogFile *file, bool discard)
-{
-	if (discard && file->fd >= 0)
-		unlinkat(file->directory, file->part, 0);
-	if (file->fd >= 0)
-		close(file->fd);
-	if (file->directory >= 0)
-		close(file->directory);
-	file->fd = file->directory = -1;
 }
 
 /* Gives a file without a chosen name the first free one: name.jsonl, name-2.jsonl, ... */

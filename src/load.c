@@ -345,11 +345,14 @@ load_source(Source *source, const LoadOptions *options)
 	return result_of(&state);
 }
 
-/* Runs load_source in a context of its own; the result's strings live in the caller's. */
+/*
+ * Runs load_source in a context of its own; the result's strings live in the caller's. It belongs to the transaction, so
+ * that a subtransaction that fails closes the file: a set may hold any number of damaged ones.
+ */
 static LoadResult
 load_in_context(const PermittedPath *path, Oid large_object, const LoadOptions *options)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dwh load", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "dwh load", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Source	   *source = path != NULL ? dwh_source_open_file(path) : dwh_source_open_large_object(large_object);
 	LoadResult	result = load_source(source, options);

@@ -209,36 +209,49 @@ compare_paths(const ListCell *a, const ListCell *b)
 	return strcmp(((PermittedPath *) lfirst(a))->path, ((PermittedPath *) lfirst(b))->path);
 }
 
-/* The files of an open directory whose names match the pattern, or look like logs where it is NULL. */
+static bool
+is_wanted(const char *name, const PermittedPath *directory, const char *pattern)
+{
+	if (pattern == NULL ? !is_log_name(name) : fnmatch(pattern, name, FNM_PERIOD) != 0)
+		return false;
+	if (pg_verifymbstr(name, strlen(name), true))
+		return true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+			 errmsg("a file in \"%s\" is left out: its name is not valid in the database's encoding", directory->path),
+			 errhint("Rename it.")));
+	return false;
+}
+
+/* The files of an open directory, which is closed, whose names match the pattern, or look like logs where it is NULL. */
 static List *
 list_directory(int fd, const PermittedPath *directory, const char *pattern)
 {
-	List	   *files = NIL;
+	List	   *volatile files = NIL;
 	DIR		   *stream = fdopendir(fd);
 	struct dirent *entry;
 
-	while (stream != NULL && (entry = readdir(stream)) != NULL)
+	PG_TRY();
 	{
-		PermittedPath *file;
-
-		CHECK_FOR_INTERRUPTS();
-		if (pattern == NULL ? !is_log_name(entry->d_name) : fnmatch(pattern, entry->d_name, FNM_PERIOD) != 0)
-			continue;
-		if (!pg_verifymbstr(entry->d_name, strlen(entry->d_name), true))
+		while (stream != NULL && (entry = readdir(stream)) != NULL)
 		{
-			ereport(WARNING,
-					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-					 errmsg("a file in \"%s\" is left out: its name is not valid in the database's encoding", directory->path),
-					 errhint("Rename it.")));
-			continue;
+			PermittedPath *file;
+
+			CHECK_FOR_INTERRUPTS();
+			if (!is_wanted(entry->d_name, directory, pattern))
+				continue;
+			file = palloc(sizeof(*file));
+			file->path = psprintf("%s/%s", directory->path, entry->d_name);
+			file->root = directory->root;
+			files = lappend(files, file);
 		}
-		file = palloc(sizeof(*file));
-		file->path = psprintf("%s/%s", directory->path, entry->d_name);
-		file->root = directory->root;
-		files = lappend(files, file);
 	}
-	if (stream != NULL)
-		closedir(stream);
+	PG_FINALLY();
+	{
+		if (stream != NULL)
+			closedir(stream);
+	}
+	PG_END_TRY();
 	list_sort(files, compare_paths);
 	return files;
 }
