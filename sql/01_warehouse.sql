@@ -104,7 +104,7 @@ BEGIN
         ['stage_rejected', 'Objects that are no events of the model (ops.rejects, stage stage).'],
         ['forgotten', 'Events of erased users.'],
         ['facts', 'Rows in marts.fact_user_events.'],
-        ['status', 'loaded; appended (the new part of a grown file); rewritten (other content at a known path); partial_tail (bytes held back); truncated (archive ended early); quarantined (too many refused lines, goes no further); stopped (over its reject limit, nothing loaded).'],
+        ['status', 'loaded; appended (the new part of a grown file); rewritten (other content at a known path); partial_tail (bytes held back); truncated (archive ended early); quarantined (too many refused lines, goes no further; the counts are as they were found, after a failed run there are no rows); stopped (over its reject limit, nothing loaded).'],
         ['forced', 'Loaded with force => true: not judged by dwh.max_reject_share.'],
         ['truncated', 'The archive ended early or was followed by other bytes.'],
         ['ends_open', 'The last line had no LF and was loaded.'],
