@@ -39,11 +39,13 @@ BEGIN
     CREATE TABLE IF NOT EXISTS ops.warehouse (
         model_version integer NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now(),
+        changes bigint NOT NULL DEFAULT 0,
         only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row));
-    COMMENT ON TABLE ops.warehouse IS 'One row: which data model the tables have.';
+    COMMENT ON TABLE ops.warehouse IS 'One row: which data model the tables have; locked by whoever changes staging and marts.';
     PERFORM dwh._comment_columns('ops.warehouse', ARRAY[
         ['model_version', 'Data model of the tables; dwh._model_version() is the library''s.'],
         ['created_at', 'When create_warehouse() was first called.'],
+        ['changes', 'Steps that changed staging or marts. Whoever holds this row writes there: the pipeline''s lock.'],
         ['only_row', 'Keeps the table at one row.']]);
 
     CREATE TABLE IF NOT EXISTS ops.loads (
@@ -205,7 +207,7 @@ BEGIN
         ['pid', 'Backend.'],
         ['username', 'Role.'],
         ['sqlstate', 'Of the error that ended it.'],
-        ['message', 'Of the error.'],
+        ['message', 'Of the error; of a run that succeeded the files that could not be loaded.'],
         ['detail', 'Of the error.'],
         ['hint', 'Of the error.']]);
 

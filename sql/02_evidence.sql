@@ -10,12 +10,50 @@ REVOKE EXECUTE ON FUNCTION dwh._record_evidence(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION dwh._record_evidence(jsonb) IS
 'Has dwh._write_evidence(evidence) run and committed by a background worker, as the caller. False, with a WARNING, where that failed.';
 
+-- Columns are named: tables may have more of them, the user's or a later model's.
+CREATE FUNCTION dwh._write_load_evidence(evidence jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
+        -- a load that this one continues may have been rolled back with it
+        INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected,
+               blank, held_back_bytes, staged, replayed, conflicting, stage_rejected, forgotten, facts, status, forced,
+               truncated, ends_open, continues_load_id, run_id, loaded_at, checked_at)
+        SELECT n.load_id, n.path, n.sha256, n.head_sha256, n.content_bytes, n.bytes, n.first_line, n.lines, n.loaded, n.rejected,
+               n.blank, n.held_back_bytes, n.staged, n.replayed, n.conflicting, n.stage_rejected, n.forgotten, n.facts, n.status,
+               n.forced, n.truncated, n.ends_open, b.load_id, n.run_id, n.loaded_at, n.checked_at
+          FROM jsonb_populate_recordset(NULL::ops.loads, evidence -> 'loads') AS n
+          LEFT JOIN ops.loads AS b ON b.load_id = n.continues_load_id
+            ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, stage_rejected = excluded.stage_rejected,
+               checked_at = excluded.checked_at;
+    END IF;
+    IF jsonb_typeof(evidence -> 'files') = 'array' THEN
+        INSERT INTO ops.files (path, device, inode, size, mtime, ctime, settled, load_id)
+        SELECT n.path, n.device, n.inode, n.size, n.mtime, n.ctime, n.settled, n.load_id
+          FROM jsonb_populate_recordset(NULL::ops.files, evidence -> 'files') AS n
+            ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
+               mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
+    END IF;
+    IF jsonb_typeof(evidence -> 'rejects') = 'array' THEN
+        INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes, rejected_at)
+        SELECT n.load_id, n.line_no, n.byte_offset, n.stage, n.class, n.message, n.raw, n.raw_bytes, n.rejected_at
+          FROM jsonb_populate_recordset(NULL::ops.rejects, evidence -> 'rejects') AS n
+            ON CONFLICT (load_id, line_no) DO NOTHING;
+    END IF;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;   -- a transaction around the caller's holds these loads: they are as that one leaves them
+END
+$$;
+COMMENT ON FUNCTION dwh._write_load_evidence(jsonb) IS 'Writes rows of ops.loads, ops.files and ops.rejects; leaves them where they are locked.';
+
 CREATE FUNCTION dwh._write_evidence(evidence jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- only the tables that get a row are touched: the caller may hold locks on others
     IF evidence ? 'run' THEN
-        INSERT INTO ops.runs AS r SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n
+        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, sqlstate, message, detail, hint)
+        SELECT n.run_id, n.status, n.source, n.started_at, n.finished_at, n.pid, n.username, n.sqlstate, n.message, n.detail, n.hint
+          FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n
             ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
                sqlstate = excluded.sqlstate, message = excluded.message, detail = excluded.detail, hint = excluded.hint;
         -- The caller holds the pipeline's lock, so no other run is at work: one that says so has died or was rolled back.
@@ -25,56 +63,38 @@ BEGIN
                                FOR UPDATE SKIP LOCKED);
     END IF;
     IF jsonb_typeof(evidence -> 'steps') = 'array' THEN
-        INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, evidence -> 'steps') AS n;
+        INSERT INTO ops.run_steps (run_id, step_no, step, status, rows_in, rows_out, rejected, elapsed)
+        SELECT n.run_id, n.step_no, n.step, n.status, n.rows_in, n.rows_out, n.rejected, n.elapsed
+          FROM jsonb_populate_recordset(NULL::ops.run_steps, evidence -> 'steps') AS n;
     END IF;
     IF jsonb_typeof(evidence -> 'results') = 'array' THEN
         INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
         SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
           FROM jsonb_populate_recordset(NULL::ops.quality_results, evidence -> 'results') AS n;
     END IF;
-    IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
-        -- a load that this one continues may have been rolled back with it
-        INSERT INTO ops.loads AS l
-        SELECT n.* FROM jsonb_array_elements(evidence -> 'loads') AS e
-         CROSS JOIN LATERAL jsonb_populate_record(NULL::ops.loads, e || jsonb_build_object('continues_load_id',
-               (SELECT b.load_id FROM ops.loads AS b WHERE b.load_id = (e ->> 'continues_load_id')::bigint))) AS n
-            ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, stage_rejected = excluded.stage_rejected,
-               checked_at = excluded.checked_at;
-    END IF;
-    IF jsonb_typeof(evidence -> 'files') = 'array' THEN
-        INSERT INTO ops.files AS f SELECT n.* FROM jsonb_populate_recordset(NULL::ops.files, evidence -> 'files') AS n
-            ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
-               mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
-    END IF;
-    IF jsonb_typeof(evidence -> 'rejects') = 'array' THEN
-        INSERT INTO ops.rejects AS j SELECT n.* FROM jsonb_populate_recordset(NULL::ops.rejects, evidence -> 'rejects') AS n
-            ON CONFLICT (load_id, line_no) DO NOTHING;
-    END IF;
     IF evidence ? 'alert' THEN
         INSERT INTO ops.alerts (run_id, severity, title, body)
         SELECT n.run_id, n.severity, n.title, n.body FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n;
     END IF;
+    PERFORM dwh._write_load_evidence(evidence);
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh._write_evidence(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION dwh._write_evidence(jsonb) IS
 'Writes rows of the ledgers: run, steps, results, loads, files, rejects, alert. Called by the evidence worker in a transaction of its own.';
 
-CREATE FUNCTION dwh._stopped_load(load_id bigint, path text, lines bigint, rejected bigint, blank bigint) RETURNS jsonb
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    -- under an id of its own: the load's rows with the old one are still there, locked, until its transaction ends
-    WITH evidence AS MATERIALIZED (SELECT nextval(pg_get_serial_sequence('ops.loads', 'load_id')) AS id)
+CREATE FUNCTION dwh._stopped_load(load_id bigint, evidence_id bigint, path text, lines bigint, rejected bigint, blank bigint) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object(
         'loads', jsonb_build_array(jsonb_build_object(
-            'load_id', e.id, 'path', path, 'bytes', 0, 'first_line', 1, 'lines', lines, 'loaded', 0, 'rejected', rejected,
+            'load_id', evidence_id, 'path', path, 'bytes', 0, 'first_line', 1, 'lines', lines, 'loaded', 0, 'rejected', rejected,
             'blank', blank, 'held_back_bytes', 0, 'staged', 0, 'replayed', 0, 'conflicting', 0, 'stage_rejected', 0,
             'forgotten', 0, 'facts', 0, 'status', 'stopped', 'forced', false, 'truncated', false, 'ends_open', false,
             'loaded_at', clock_timestamp(), 'checked_at', clock_timestamp())),
-        'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', e.id)) FROM (
+        'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', evidence_id)) FROM (
                       SELECT j.* FROM ops.rejects AS j WHERE j.load_id = _stopped_load.load_id ORDER BY j.line_no LIMIT 1000) AS j),
         'alert', jsonb_build_object('severity', 'error', 'title', 'reject limit exceeded',
-            'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', e.id, 'lines', lines, 'rejected', rejected)))
-      FROM evidence AS e
+            'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', evidence_id, 'lines', lines, 'rejected', rejected)))
 $$;
-COMMENT ON FUNCTION dwh._stopped_load(bigint, text, bigint, bigint, bigint) IS
-'The evidence of a load that went over its reject limit, as dwh._write_evidence takes it.';
+COMMENT ON FUNCTION dwh._stopped_load(bigint, bigint, text, bigint, bigint, bigint) IS
+'The evidence of a load that went over its reject limit, under evidence_id, as dwh._write_evidence takes it.';

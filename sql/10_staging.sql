@@ -66,20 +66,27 @@ END
 $$;
 COMMENT ON FUNCTION dwh._require_load(bigint) IS 'Raises P0002 for a load_id that is not in the ledger; NULL passes.';
 
-CREATE FUNCTION dwh._pipeline_lock() RETURNS bigint
-LANGUAGE sql IMMUTABLE AS 'SELECT 7239369275230650369::pg_catalog.int8';
-COMMENT ON FUNCTION dwh._pipeline_lock() IS
-'Key of the advisory lock that every step after loading holds until commit: one writer of staging and marts at a time.';
+-- The pipeline's lock is a row lock: only who may write the warehouse can take it, it ends with the transaction, and a
+-- transaction whose snapshot is older than another's changes gets 40001 instead of working on what it cannot see.
+CREATE FUNCTION dwh._lock_pipeline() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS 'SELECT FROM ops.warehouse AS w FOR UPDATE';
+COMMENT ON FUNCTION dwh._lock_pipeline() IS
+'Waits until no other transaction changes staging or marts, and holds others off until commit. 40001 where the snapshot is too old.';
+
+CREATE FUNCTION dwh._count_change() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS 'UPDATE ops.warehouse AS w SET changes = w.changes + 1';
+COMMENT ON FUNCTION dwh._count_change() IS 'Says that this transaction changes staging or marts: older snapshots are too old from then on.';
 
 CREATE FUNCTION dwh._claim_loads(step text, load_id bigint) RETURNS bigint[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     load record;
+    load_ids bigint[];
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(_claim_loads.load_id);
-    PERFORM pg_advisory_xact_lock(dwh._pipeline_lock());
+    PERFORM dwh._lock_pipeline();
     IF load_id IS NOT NULL THEN
         SELECT l.* INTO load FROM ops.loads AS l WHERE l.load_id = _claim_loads.load_id;
         IF load.status NOT IN ('quarantined', 'stopped') AND
@@ -91,7 +98,7 @@ BEGIN
                       HINT = 'The order is stage_events, apply_scd2 and upsert_products, load_facts, run_quality_checks.';
         END IF;
     END IF;
-    RETURN ARRAY(
+    load_ids := ARRAY(
         SELECT l.load_id FROM ops.loads AS l
          WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.status NOT IN ('quarantined', 'stopped')
            AND CASE step WHEN 'users' THEN l.users_at IS NULL
@@ -99,6 +106,10 @@ BEGIN
                          WHEN 'facts' THEN l.facts_at IS NULL AND l.users_at IS NOT NULL AND l.products_at IS NOT NULL END
            AND (_claim_loads.load_id IS NULL OR l.load_id = _claim_loads.load_id)
          ORDER BY l.load_id);
+    IF cardinality(load_ids) > 0 THEN
+        PERFORM dwh._count_change();
+    END IF;
+    RETURN load_ids;
 END
 $$;
 COMMENT ON FUNCTION dwh._claim_loads(text, bigint) IS
@@ -118,23 +129,10 @@ LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATH
 COMMENT ON FUNCTION dwh._stage_load(bigint) IS
 'Writes the events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts; returns the counts.';
 
-CREATE FUNCTION dwh._quarantine(load_id bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_column
-DECLARE
-    kept bigint;
-BEGIN
-    INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes)
-    SELECT r.load_id, r.line_no, r.byte_offset, 'stage', e.reject_class, e.reject_message,
-           substring(convert_to(r.payload::text, 'UTF8') FOR 4096), octet_length(r.payload::text)
-      FROM raw.user_events AS r
-     CROSS JOIN LATERAL dwh.parse_event(r.payload, r.loaded_at) AS e
-     WHERE r.load_id = _quarantine.load_id AND e.reject_class IS NOT NULL;
-    GET DIAGNOSTICS kept = ROW_COUNT;
-    UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = kept WHERE l.load_id = _quarantine.load_id;
-END
-$$;
-COMMENT ON FUNCTION dwh._quarantine(bigint) IS 'Keeps what staging refuses of a load in ops.rejects and lets the load go no further.';
+CREATE FUNCTION dwh._reject_load(load_id bigint) RETURNS bigint
+LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_reject_load';
+COMMENT ON FUNCTION dwh._reject_load(bigint) IS
+'Keeps the events of a load that staging refuses in ops.rejects, and stages nothing; returns how many there are.';
 
 CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
@@ -148,7 +146,7 @@ DECLARE
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(stage_events.load_id);
-    PERFORM pg_advisory_xact_lock(dwh._pipeline_lock());
+    PERFORM dwh._lock_pipeline();
     loads := 0; rows_in := 0; staged := 0; replayed := 0; conflicting := 0; rejected := 0; quarantined := 0;
     FOR load IN
         SELECT l.* FROM ops.loads AS l
@@ -163,7 +161,7 @@ BEGIN
             rejected := rejected + counts.rejected;
             IF NOT load.forced AND dwh._is_poisoned(load.rejected + counts.rejected, load.lines - load.blank) THEN
                 RAISE EXCEPTION 'load % is poisoned', load.load_id
-                    USING ERRCODE = 'WH001', DETAIL = 'Caught below.', HINT = 'None.';
+                    USING ERRCODE = 'P0W01', DETAIL = 'It has too many refused lines.', HINT = 'Caught below, where its load is undone.';
             END IF;
             staged := staged + counts.staged;
             replayed := replayed + counts.replayed;
@@ -172,12 +170,16 @@ BEGIN
                SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
                    stage_rejected = counts.rejected, staged_at = clock_timestamp()
              WHERE l.load_id = load.load_id;
-        EXCEPTION WHEN SQLSTATE 'WH001' THEN   -- what was staged of it is undone
-            PERFORM dwh._quarantine(load.load_id);
+        EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
+            UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = dwh._reject_load(load.load_id)
+             WHERE l.load_id = load.load_id;
             quarantined := quarantined + 1;
         END;
     END LOOP;
     status := CASE WHEN loads = 0 THEN 'nothing_new' ELSE 'done' END;
+    IF loads > 0 THEN
+        PERFORM dwh._count_change();
+    END IF;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.stage_events(bigint) FROM PUBLIC;

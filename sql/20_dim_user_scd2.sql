@@ -36,13 +36,12 @@ $$;
 COMMENT ON FUNCTION dwh.user_versions() IS
 'What marts.dim_user should hold, computed from all of staging.user_events. Returns one row a version. Errors: 42P01 without a warehouse. Reads only.';
 
--- Work tables of one call. version_start: each user with new observations, and since when.
+-- Work tables of one call: dwh_changed_user (who has new observations, and since when), dwh_old_version, dwh_new_version.
 CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     observations bigint;
 BEGIN
-    DROP TABLE IF EXISTS pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version;
     CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
     SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations
       FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids) GROUP BY s.user_id;
@@ -95,7 +94,6 @@ BEGIN
     UPDATE pg_temp.dwh_old_version AS o SET is_matched = true
       FROM pg_temp.dwh_new_version AS n WHERE n.user_key = o.user_key;
     -- ... else one that says the same at an overlapping time has only moved.
-    DROP TABLE IF EXISTS pg_temp.dwh_moved_version;
     CREATE TEMPORARY TABLE dwh_moved_version ON COMMIT DROP AS
     SELECT n.user_id, n.valid_from AS new_from, o.valid_from AS old_from, o.user_key
       FROM pg_temp.dwh_new_version AS n
@@ -210,6 +208,7 @@ BEGIN
     opened := written.opened; closed := written.closed; split := written.split; moved := written.moved;
     removed := written.removed;
     repointed := dwh._repoint_facts();
+    DROP TABLE pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version, pg_temp.dwh_moved_version;
     UPDATE ops.loads AS l SET users_at = clock_timestamp() WHERE l.load_id = ANY (load_ids);
 END
 $$;

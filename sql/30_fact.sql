@@ -22,7 +22,7 @@ COMMENT ON FUNCTION dwh.resolved_facts(bigint) IS
 
 CREATE FUNCTION dwh.fact_partitions()
 RETURNS TABLE (partition regclass, since timestamptz, until timestamptz)
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
     SELECT c.oid::pg_catalog.regclass,
            COALESCE((pg_catalog.regexp_match(b.bound, 'FROM \(''([^'']*)''\)'))[1]::pg_catalog.timestamptz, '-infinity'),
            COALESCE((pg_catalog.regexp_match(b.bound, 'TO \(''([^'']*)''\)'))[1]::pg_catalog.timestamptz, 'infinity')
@@ -35,37 +35,70 @@ $$;
 COMMENT ON FUNCTION dwh.fact_partitions() IS
 'The partitions of marts.fact_user_events with their half-open intervals of event_time. Returns one row a partition, none without a warehouse. Errors: none. Reads only.';
 
-CREATE FUNCTION dwh._make_fact_partition(instant timestamptz) RETURNS boolean
+-- Noun: the partitions that the events of these loads still need: a month (or day) of dwh.fact_partition where nothing of
+-- it is there, the single days where some are.
+CREATE FUNCTION dwh._missing_partitions(load_ids bigint[]) RETURNS TABLE (unit text, since timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+    WITH present AS MATERIALIZED (SELECT p.since, p.until FROM dwh.fact_partitions() AS p),
+    days AS (
+        SELECT DISTINCT date_trunc('day', s.event_time) AS day FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids)),
+    uncovered AS (
+        SELECT d.day, date_trunc(dwh._setting('fact_partition'), d.day) AS start FROM days AS d
+         WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.since <= d.day AND d.day < p.until)),
+    starts AS (
+        SELECT u.start, EXISTS (SELECT FROM present AS p
+               WHERE p.until > u.start AND p.since < u.start + ('1 ' || dwh._setting('fact_partition'))::interval) AS is_broken
+          FROM uncovered AS u GROUP BY u.start)
+    SELECT DISTINCT CASE WHEN t.is_broken THEN 'day' ELSE dwh._setting('fact_partition') END,
+           CASE WHEN t.is_broken THEN u.day ELSE u.start END
+      FROM uncovered AS u JOIN starts AS t ON t.start = u.start
+     ORDER BY 2
+$$;
+COMMENT ON FUNCTION dwh._missing_partitions(bigint[]) IS 'The partitions of marts.fact_user_events that the events of these loads still need: month or day, and its start.';
+
+CREATE FUNCTION dwh._make_fact_partition(unit text, since timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
 SET client_min_messages = warning AS $$
 DECLARE
-    unit text := dwh._setting('fact_partition');
-    from_time timestamptz;
-    to_time timestamptz;
-    name text;
+    until timestamptz := since + ('1 ' || unit)::interval;
+    name text := 'fact_user_events_' || to_char(since, CASE unit WHEN 'day' THEN 'YYYY_MM_DD' ELSE 'YYYY_MM' END)
+                 || CASE WHEN extract(year FROM since) < 0 THEN '_bc' ELSE '' END;
 BEGIN
-    IF EXISTS (SELECT FROM dwh.fact_partitions() AS p WHERE p.since <= instant AND instant < p.until) THEN
-        RETURN false;
-    END IF;
-    LOOP
-        from_time := date_trunc(unit, instant);
-        to_time := from_time + ('1 ' || unit)::interval;
-        -- days that have a partition of their own already leave only days to make
-        EXIT WHEN unit = 'day' OR NOT EXISTS (SELECT FROM dwh.fact_partitions() AS p WHERE p.since < to_time AND from_time < p.until);
-        unit := 'day';
-    END LOOP;
-    name := 'fact_user_events_' || to_char(from_time, CASE unit WHEN 'day' THEN 'YYYY_MM_DD' ELSE 'YYYY_MM' END)
-            || CASE WHEN extract(year FROM from_time) < 0 THEN '_bc' ELSE '' END;
     -- attached, not created as a partition: that would lock out every reader of the facts until commit
     EXECUTE format('CREATE TABLE marts.%I (LIKE marts.fact_user_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (event_id))', name);
     EXECUTE format('CREATE INDEX ON marts.%I USING brin (load_id) WITH (autosummarize = on)', name);
-    EXECUTE format('COMMENT ON TABLE marts.%I IS %L', name, format('Facts from %s until %s.', from_time, to_time));
-    EXECUTE format('ALTER TABLE marts.fact_user_events ATTACH PARTITION marts.%I FOR VALUES FROM (%L) TO (%L)', name, from_time, to_time);
-    RETURN true;
+    EXECUTE format('COMMENT ON TABLE marts.%I IS %L', name, format('Facts from %s until %s.', since, until));
+    EXECUTE format('ALTER TABLE marts.fact_user_events ATTACH PARTITION marts.%I FOR VALUES FROM (%L) TO (%L)', name, since, until);
 END
 $$;
-COMMENT ON FUNCTION dwh._make_fact_partition(timestamptz) IS
-'Makes the partition of marts.fact_user_events that an event_time needs, of the span in dwh.fact_partition, unless there is one; true if it did. Needs the pipeline''s lock.';
+COMMENT ON FUNCTION dwh._make_fact_partition(text, timestamptz) IS
+'Makes a partition of marts.fact_user_events: a month or a day from then on. Needs the pipeline''s lock.';
+
+CREATE FUNCTION dwh._make_fact_partitions(load_ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    missing record;
+    made bigint := 0;
+    wanted bigint := (SELECT count(*) FROM dwh._missing_partitions(load_ids));
+    -- a new partition takes locks on its table, toast table, indexes and constraints, about eight of them, until commit
+    possible bigint := current_setting('max_locks_per_transaction')::bigint
+        * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint) / 8;
+BEGIN
+    IF wanted > possible THEN
+        RAISE EXCEPTION 'the events of one call need too many new partitions'
+            USING ERRCODE = 'configuration_limit_exceeded',
+                  DETAIL = format('They need %s new partitions of marts.fact_user_events; about %s can be made in one transaction.', wanted, possible),
+                  HINT = 'SET dwh.fact_partition = ''month'', load fewer files at once, or raise max_locks_per_transaction.';
+    END IF;
+    FOR missing IN SELECT m.* FROM dwh._missing_partitions(load_ids) AS m LOOP
+        PERFORM dwh._make_fact_partition(missing.unit, missing.since);
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$$;
+COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[]) IS
+'Makes the partitions that the events of these loads need; returns how many. 53400 where the lock table cannot hold them all.';
 
 CREATE FUNCTION dwh._append_facts(load_id bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -107,10 +140,7 @@ BEGIN
     facts := 0;
     status := CASE WHEN loads = 0 THEN 'nothing_new' ELSE 'done' END;
     SELECT coalesce(sum(l.staged), 0) INTO rows_in FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
-    SELECT count(*) INTO partitions
-      FROM (SELECT DISTINCT date_trunc('day', s.event_time) AS day FROM staging.user_events AS s
-             WHERE s.load_id = ANY (load_ids) ORDER BY 1) AS d
-     WHERE dwh._make_fact_partition(d.day);
+    partitions := dwh._make_fact_partitions(load_ids);
     FOREACH id IN ARRAY load_ids LOOP
         facts := facts + dwh._append_facts(id);
     END LOOP;
@@ -118,4 +148,4 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.load_facts(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.load_facts(bigint) IS
-'Writes the facts of a load, or of every load whose dimensions are done, into marts.fact_user_events, and makes the partitions they need. Returns one row of counts: staged events read, facts written, partitions made. Errors: P0002 for an unknown load, 55000 for one whose dimensions are not done, 23000 where an event finds no version or product, WH004 without a warehouse. A repeat changes nothing and says nothing_new.';
+'Writes the facts of a load, or of every load whose dimensions are done, into marts.fact_user_events, and makes the partitions they need. Returns one row of counts: staged events read, facts written, partitions made. Errors: P0002 for an unknown load, 55000 for one whose dimensions are not done, 23000 where an event finds no version or product, 53400 where the lock table cannot hold so many new partitions, WH004 without a warehouse. A repeat changes nothing and says nothing_new.';

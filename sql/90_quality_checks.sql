@@ -29,7 +29,7 @@ SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.re
         OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts <> c.fact_rows))
 $$),
 (20, 'reject_share', 'error',
- 'No load has more than dwh.max_reject_share (0.1: the seed''s 90 % ratio) of its non-blank lines refused, by either step, and at least 10 of them or all.',
+ 'No load has more than dwh.max_reject_share (0.1: at least 90 % must get through) of its non-blank lines refused, by either step, and at least 10 of them or all.',
 $$
 SELECT l.load_id, l.path, l.lines - l.blank AS lines, l.rejected + l.stage_rejected AS refused,
        round(1 - (l.rejected + l.stage_rejected)::numeric / nullif(l.lines - l.blank, 0), 6) AS load_ratio
@@ -131,9 +131,21 @@ BEGIN
         name := quality_check.name;
         severity := quality_check.severity;
         allowed := quality_check.max_offenders;
-        EXECUTE format('SELECT count(*), jsonb_agg(to_jsonb(o) - ''n'') FILTER (WHERE o.n <= 10)
-                          FROM (SELECT q.*, row_number() OVER () AS n FROM (%s) AS q) AS o', quality_check.query)
-           INTO observed, offenders USING load_ids;
+        BEGIN   -- the query stands on lines of its own: it may end in a comment
+            EXECUTE format(E'SELECT count(*), jsonb_agg(o.offender) FILTER (WHERE o.position <= 10) FROM (\n'
+                            'SELECT to_jsonb(q.*) AS offender, row_number() OVER () AS position FROM (\n%s\n) AS q) AS o', quality_check.query)
+               INTO observed, offenders USING load_ids;
+        EXCEPTION WHEN OTHERS THEN
+            IF severity = 'warn' THEN   -- only written down, as a failure
+                observed := allowed + 1;
+                offenders := jsonb_build_array(jsonb_build_object('sqlstate', SQLSTATE, 'error', SQLERRM));
+            ELSE
+                RAISE EXCEPTION 'quality check "%" could not be run: %', quality_check.name, SQLERRM
+                    USING ERRCODE = SQLSTATE,
+                          DETAIL = 'Its query in ops.quality_checks ended with this error.',
+                          HINT = format('Correct the query, or UPDATE ops.quality_checks SET enabled = false WHERE name = %L.', quality_check.name);
+            END IF;
+        END;
         status := CASE WHEN observed > allowed THEN 'fail' ELSE 'pass' END;
         elapsed := clock_timestamp() - began;
         RETURN NEXT;
@@ -180,6 +192,12 @@ BEGIN
     SELECT string_agg(r ->> 'name', ', ') INTO failed FROM jsonb_array_elements(results) AS r
      WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error';
     IF failed IS NULL THEN
+        SELECT string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') INTO failed FROM jsonb_array_elements(results) AS r
+         WHERE r ->> 'status' = 'fail';
+        IF failed IS NOT NULL THEN
+            RAISE WARNING 'quality checks of severity warn failed: %', failed
+                USING HINT = 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the first offenders.';
+        END IF;
         RETURN;
     END IF;
     SELECT r ->> 'name' AS name, r ->> 'observed' AS observed, r ->> 'allowed' AS allowed, r -> 'offenders' -> 0 AS offender
@@ -188,10 +206,13 @@ BEGIN
         USING ERRCODE = 'WH001',
               DETAIL = format('%s found %s, allowed are %s; the first: %s.', first.name, first.observed, first.allowed,
                               left(first.offender::text, 500)),
-              HINT = 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.';
+              HINT = CASE first.name WHEN 'reject_share' THEN format(
+                  'The load is quarantined and left out from now on. SELECT * FROM ops.rejects WHERE load_id = %s shows why. Mend the file, raise dwh.max_reject_share, or load it with force => true.',
+                  first.offender ->> 'load_id')
+                  ELSE 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.' END;
 END
 $$;
-COMMENT ON FUNCTION dwh._raise_failed_checks(jsonb) IS 'Raises WH001 if a verdict of severity error is a failure.';
+COMMENT ON FUNCTION dwh._raise_failed_checks(jsonb) IS 'Raises WH001 if a verdict of severity error is a failure; a WARNING names failures of severity warn.';
 
 CREATE FUNCTION dwh.run_quality_checks(load_id bigint DEFAULT NULL, "full" boolean DEFAULT false)
 RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)
@@ -204,7 +225,7 @@ DECLARE
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(run_quality_checks.load_id);
-    PERFORM pg_advisory_xact_lock(dwh._pipeline_lock());
+    PERFORM dwh._lock_pipeline();
     load_ids := ARRAY(SELECT l.load_id FROM ops.loads AS l
                        WHERE CASE WHEN run_quality_checks.load_id IS NULL
                                   THEN l.checked_at IS NULL AND l.status <> 'stopped' AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
@@ -217,6 +238,7 @@ BEGIN
         PERFORM dwh._raise_failed_checks(results);
     END IF;
     PERFORM dwh._keep_results(results, checked, load_ids, NULL);
+    PERFORM dwh._raise_failed_checks(results);
     RETURN QUERY SELECT r.* FROM jsonb_to_recordset(results)
         AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval);
 END

@@ -9,36 +9,36 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     holder record;
 BEGIN
-    IF pg_try_advisory_xact_lock(dwh._pipeline_lock()) THEN
-        RETURN;
-    END IF;
-    SELECT l.pid, r.run_id, coalesce(r.started_at, a.xact_start) AS since INTO holder
-      FROM pg_locks AS l
-      LEFT JOIN pg_stat_get_activity(l.pid) AS a ON true
-      LEFT JOIN ops.runs AS r ON r.pid = l.pid AND r.status = 'running' AND r.started_at >= a.xact_start
-     WHERE l.locktype = 'advisory' AND l.granted AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-       AND (l.classid::bigint << 32 | l.objid::bigint) = dwh._pipeline_lock() AND l.objsubid = 1
+    PERFORM FROM ops.warehouse AS w FOR UPDATE NOWAIT;
+EXCEPTION WHEN lock_not_available THEN
+    -- a run is announced; a step on its own is known by its transaction id, which the locked row holds
+    SELECT r.run_id, a.pid, coalesce(r.started_at, a.xact_start) AS since INTO holder
+      FROM pg_stat_get_activity(NULL) AS a
+      LEFT JOIN ops.runs AS r ON r.pid = a.pid AND r.status = 'running' AND r.started_at >= a.xact_start
+     WHERE a.pid <> pg_backend_pid()
+       AND (r.run_id IS NOT NULL OR a.backend_xid::text = (SELECT w.xmax::text FROM ops.warehouse AS w))
      ORDER BY r.run_id DESC NULLS LAST LIMIT 1;
     RAISE EXCEPTION 'another run of the pipeline is at work'
         USING ERRCODE = 'WH003',
-              DETAIL = CASE WHEN holder.pid IS NULL THEN 'It has just ended.'
-                            WHEN holder.run_id IS NULL THEN format('Backend %s runs a step on its own, since %s.', holder.pid, holder.since)
-                            ELSE format('Run %s holds the lock: backend %s, since %s.', holder.run_id, holder.pid, holder.since) END,
+              DETAIL = CASE WHEN holder.run_id IS NOT NULL THEN format('Run %s holds the lock: backend %s, since %s.', holder.run_id, holder.pid, holder.since)
+                            WHEN holder.pid IS NOT NULL THEN format('Backend %s runs a step on its own, since %s.', holder.pid, holder.since)
+                            ELSE 'A step runs on its own, or it has just ended.' END,
               HINT = 'Try again when it has ended; a schedule may simply skip this time.';
 END
 $$;
 COMMENT ON FUNCTION dwh._take_pipeline_lock() IS 'Takes the pipeline''s lock until commit, or raises WH003 naming its holder, at once.';
 
-CREATE FUNCTION dwh._load_step(source text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT load_ids bigint[], OUT failed text)
+CREATE FUNCTION dwh._load_step(source text, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT load_ids bigint[], OUT failed text, OUT left_out text)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN count(*) = 0 THEN 'no_data' WHEN count(*) FILTER (WHERE l.loaded + l.rejected > 0) = 0
                 THEN 'nothing_new' ELSE 'done' END,
            coalesce(sum(l.lines), 0)::bigint, coalesce(sum(l.loaded), 0)::bigint, coalesce(sum(l.rejected), 0)::bigint,
            coalesce(array_agg(l.load_id) FILTER (WHERE l.loaded + l.rejected > 0), '{}'),
-           string_agg(format('%s (%s)', l.path, l.message), '; ') FILTER (WHERE l.status = 'failed')
+           string_agg(format('%s (%s)', l.path, l.message), '; ') FILTER (WHERE l.status = 'failed'),
+           string_agg(format('%s (load %s)', l.path, l.load_id), '; ') FILTER (WHERE l.status = 'quarantined')
       FROM dwh.load_jsonl(source) AS l
 $$;
-COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, and the files that failed.';
+COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, the files that failed, and those that are left out as quarantined.';
 
 CREATE FUNCTION dwh._check_step(run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -80,8 +80,14 @@ BEGIN
             status := loaded.status; rows_in := loaded.rows_in; rows_out := loaded.rows_out; rejected := loaded.rejected;
             UPDATE ops.loads AS l SET run_id = _run_step.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
             IF loaded.failed IS NOT NULL THEN
-                RAISE WARNING 'some files could not be loaded: %', loaded.failed
-                    USING HINT = 'The others were. SELECT * FROM dwh.load_jsonl(...) shows each file''s message.';
+                RAISE WARNING 'some files could not be loaded: %', loaded.failed USING HINT = 'The others were.';
+                INSERT INTO ops.alerts (run_id, severity, title, body)
+                VALUES (run_id, 'warn', 'some files could not be loaded', jsonb_build_object('files', loaded.failed));
+                UPDATE ops.runs AS r SET message = format('some files could not be loaded: %s', loaded.failed) WHERE r.run_id = _run_step.run_id;
+            END IF;
+            IF loaded.left_out IS NOT NULL THEN
+                RAISE NOTICE 'quarantined files are left out: %', loaded.left_out
+                    USING HINT = 'Mend them, raise dwh.max_reject_share, or load_jsonl(path, force => true).';
             END IF;
         WHEN 'stage_events' THEN
             SELECT s.status, s.rows_in, s.staged, s.rejected INTO status, rows_in, rows_out, rejected FROM dwh.stage_events() AS s;
@@ -119,10 +125,13 @@ BEGIN
         UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp()
          WHERE r.run_id = (run ->> 'run_id')::bigint;
     ELSE
-        INSERT INTO ops.runs
-        SELECT n.* FROM jsonb_populate_record(NULL::ops.runs, run || jsonb_build_object('finished_at', clock_timestamp())) AS n;
+        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username)
+        SELECT n.run_id, n.status, n.source, n.started_at, clock_timestamp(), n.pid, n.username
+          FROM jsonb_populate_record(NULL::ops.runs, run) AS n;
     END IF;
-    INSERT INTO ops.run_steps SELECT n.* FROM jsonb_populate_recordset(NULL::ops.run_steps, steps) AS n;
+    INSERT INTO ops.run_steps (run_id, step_no, step, status, rows_in, rows_out, rejected, elapsed)
+    SELECT n.run_id, n.step_no, n.step, n.status, n.rows_in, n.rows_out, n.rejected, n.elapsed
+      FROM jsonb_populate_recordset(NULL::ops.run_steps, steps) AS n;
 END
 $$;
 COMMENT ON FUNCTION dwh._end_run(jsonb, boolean, jsonb) IS 'Writes the end of a run that succeeded, with its data.';

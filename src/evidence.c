@@ -25,7 +25,7 @@
 #include "evidence.h"
 
 /* Longest wait of the worker for a lock. */
-#define LOCK_WAIT "5s"
+#define LOCK_WAIT "2s"
 
 #define FAILURE_BYTES 512
 
@@ -38,8 +38,6 @@ typedef struct EvidenceSegment
 	char		failure[FAILURE_BYTES]; /* why it was not written */
 	char		text[FLEXIBLE_ARRAY_MEMBER];	/* the evidence as JSON, NUL-terminated */
 } EvidenceSegment;
-
-PG_FUNCTION_INFO_V1(dwh_record_evidence);
 
 extern PGDLLEXPORT void dwh_evidence_worker(Datum segment_handle);
 
@@ -55,8 +53,8 @@ write_as_caller(EvidenceSegment *segment)
 	pgstat_report_activity(STATE_RUNNING, "dwh._write_evidence");
 	SetConfigOption("lock_timeout", LOCK_WAIT, PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
-	if (segment->role != segment->session_user)
-		SetConfigOption("role", GetUserNameFromId(segment->role, false), PGC_USERSET, PGC_S_SESSION);
+	/* the caller's role, which a SECURITY DEFINER wrapper may have given and SET ROLE would refuse */
+	SetUserIdAndSecContext(segment->role, SECURITY_LOCAL_USERID_CHANGE);
 	SPI_connect();
 	values[0] = CStringGetTextDatum(segment->text);
 	SPI_execute_with_args("SELECT dwh._write_evidence($1::pg_catalog.jsonb)", 1, types, values, NULL, false, 0);
@@ -113,13 +111,15 @@ make_segment(Jsonb *evidence, dsm_segment **mapping)
 	size_t		length = strlen(text) + 1;
 	EvidenceSegment *segment;
 
-	*mapping = dsm_create(offsetof(EvidenceSegment, text) + length, 0);
+	*mapping = dsm_create(offsetof(EvidenceSegment, text) + length, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (*mapping == NULL)
+		return NULL;
 	segment = dsm_segment_address(*mapping);
 	segment->database = MyDatabaseId;
 	segment->session_user = GetSessionUserId();
 	segment->role = GetUserId();
 	segment->written = false;
-	strlcpy(segment->failure, "the background worker ended early; see the server log", FAILURE_BYTES);
+	strlcpy(segment->failure, "The background worker ended early; see the server log", FAILURE_BYTES);
 	memcpy(segment->text, text, length);
 	return segment;
 }
@@ -147,50 +147,49 @@ run_worker(dsm_segment *mapping)
 	return true;
 }
 
+static void
+warn_unwritten(const char *reason)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("evidence could not be written into the ledgers in ops"),
+			 errdetail("%s.", reason),
+			 errhint("Nothing else changes: what happens is reported to the caller as usual.")));
+}
+
 bool
 dwh_evidence_record(Jsonb *evidence)
 {
-	dsm_segment *mapping;
-	EvidenceSegment *segment;
+	dsm_segment *mapping = NULL;
+	EvidenceSegment *segment = RecoveryInProgress() ? NULL : make_segment(evidence, &mapping);
 	bool		written;
 
-	PreventCommandIfReadOnly("dwh._record_evidence()");
-	segment = make_segment(evidence, &mapping);
+	if (segment == NULL)
+	{
+		warn_unwritten(RecoveryInProgress() ? "The server is in recovery" : "No dynamic shared memory segment was free");
+		return false;
+	}
 	if (!run_worker(mapping))
-		strlcpy(segment->failure, "no background worker was free; raise max_worker_processes", FAILURE_BYTES);
+		strlcpy(segment->failure, "No background worker was free; raise max_worker_processes", FAILURE_BYTES);
 	written = segment->written;
 	if (!written)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("evidence could not be written into the ledgers in ops"),
-				 errdetail("%s.", segment->failure),
-				 errhint("Nothing else changes: what happens is reported to the caller as usual.")));
+		warn_unwritten(segment->failure);
 	dsm_detach(mapping);
 	return written;
 }
 
 void
-dwh_evidence_of_stopped_load(int64 load_id, const char *path, int64 lines, int64 rejected, int64 blank)
+dwh_evidence_of_stopped_load(int64 load_id, int64 evidence_id, const char *path, int64 lines, int64 rejected, int64 blank)
 {
-	Oid			types[] = {INT8OID, TEXTOID, INT8OID, INT8OID, INT8OID};
+	Oid			types[] = {INT8OID, INT8OID, TEXTOID, INT8OID, INT8OID, INT8OID};
 	Datum		values[] = {
-		Int64GetDatum(load_id), CStringGetTextDatum(path), Int64GetDatum(lines), Int64GetDatum(rejected),
-		Int64GetDatum(blank)
+		Int64GetDatum(load_id), Int64GetDatum(evidence_id), CStringGetTextDatum(path), Int64GetDatum(lines),
+		Int64GetDatum(rejected), Int64GetDatum(blank)
 	};
 	bool		isnull;
 
 	SPI_connect();
-	SPI_execute_with_args("SELECT dwh._stopped_load($1, $2, $3, $4, $5)", 5, types, values, NULL, false, 1);
+	SPI_execute_with_args("SELECT dwh._stopped_load($1, $2, $3, $4, $5, $6)", 6, types, values, NULL, false, 1);
 	dwh_evidence_record(DatumGetJsonbP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
 	SPI_finish();
-}
-
-/*
- * dwh._record_evidence(evidence jsonb) -> boolean: has dwh._write_evidence(evidence) run in a transaction of its own;
- * true once that is committed, false (and a WARNING) where it could not be.
- */
-Datum
-dwh_record_evidence(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(dwh_evidence_record(PG_GETARG_JSONB_P(0)));
 }

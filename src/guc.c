@@ -62,7 +62,7 @@ dwh_guc_init(void)
 							PGC_USERSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 	DefineCustomRealVariable("dwh.max_reject_share",
 							 "Share of a load's non-blank lines that may be refused before the load is quarantined.",
-							 "0.1 is the seed's 90 % ratio. It needs at least 10 refused lines, or all of them.",
+							 "0.1: at least 90 % must get through. It needs at least 10 refused lines, or all of them.",
 							 &dwh_max_reject_share, 0.1, 0, 1, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.report_timezone",
 							   "Time zone of the reporting days in the KPI views.",

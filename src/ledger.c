@@ -5,6 +5,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -12,15 +13,10 @@
 
 #include "compat.h"
 #include "ledger.h"
-
-/* Set apart from other users of advisory locks by its first bytes ("dwh" and a 1). */
-#define HEAD_LOCK_SPACE INT64CONST(0x6477680100000000)
-#define LOADING_LOCK INT64CONST(0x6477680000000003)
+#include "warehouse.h"
 
 /* A load is known as quarantined while nothing released it: force, or a larger dwh.max_reject_share. */
-#define IS_QUARANTINED \
-	"(l.status = 'quarantined' AND (l.rejected + l.stage_rejected)::pg_catalog.float8" \
-	" > pg_catalog.current_setting('dwh.max_reject_share')::pg_catalog.float8 * (l.lines - l.blank))"
+#define IS_QUARANTINED "(l.status = 'quarantined' AND dwh._is_poisoned(l.rejected + l.stage_rejected, l.lines - l.blank))"
 
 static const char *const find_file_query =
 	"SELECT f.load_id, " IS_QUARANTINED " FROM ops.files AS f JOIN ops.loads AS l ON l.load_id = f.load_id "
@@ -177,13 +173,14 @@ dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
 	return known;
 }
 
+/*
+ * Locks of loading are object locks "of" ops.loads, which only C can take: an advisory lock could be held by anybody who
+ * may connect. Sub-id 1 is loading as such, sub-id 0 a content by its head.
+ */
 void
 dwh_ledger_enter(bool exclusive)
 {
-	if (exclusive)
-		DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum(LOADING_LOCK));
-	else
-		DirectFunctionCall1(pg_advisory_xact_lock_shared_int8, Int64GetDatum(LOADING_LOCK));
+	LockDatabaseObject(dwh_warehouse_table("ops", "loads"), InvalidOid, 1, exclusive ? ExclusiveLock : ShareLock);
 }
 
 void
@@ -192,7 +189,7 @@ dwh_ledger_lock_head(const uint8 head[DIGEST_BYTES])
 	uint32		low;
 
 	memcpy(&low, head, sizeof(low));
-	DirectFunctionCall1(pg_advisory_xact_lock_int8, Int64GetDatum(HEAD_LOCK_SPACE | low));
+	LockDatabaseObject(dwh_warehouse_table("ops", "loads"), low, 0, ExclusiveLock);
 }
 
 void

@@ -122,18 +122,19 @@ parse_line(LoadState *state, const Line *line, Verdict *verdict)
 
 /* Writes what is known of a load that goes over its limit, in a transaction of its own, and raises WH002. */
 static void
-stop_over_limit(LoadState *state, int64 limit, const Verdict *verdict)
+stop_over_limit(LoadState *state, const char *detail)
 {
+	int64		evidence_id = dwh_ledger_next_id();
+
 	dwh_writer_close(state->rejects);
-	dwh_evidence_of_stopped_load(state->row.load_id, state->row.path, state->row.lines, state->row.rejected,
+	dwh_evidence_of_stopped_load(state->row.load_id, evidence_id, state->row.path, state->row.lines, state->row.rejected,
 								 state->row.blank);
 	ereport(ERROR,
 			(errcode(ERRCODE_DWH_REJECT_LIMIT_EXCEEDED),
 			 errmsg("more rejects than allowed in \"%s\"", state->row.path),
-			 errdetail("%lld of the first %lld lines were refused, %lld are allowed; the last one, line %lld: %s.",
-					   (long long) state->row.rejected, (long long) state->row.lines, (long long) limit,
-					   (long long) (state->row.first_line + state->row.lines - 1), verdict->message),
-			 errhint("The rejects are kept: SELECT * FROM ops.rejects WHERE load_id = (SELECT max(load_id) FROM ops.loads WHERE status = 'stopped'). Nothing else of the file was loaded.")));
+			 errdetail_internal("%s", detail),
+			 errhint("SELECT * FROM ops.rejects WHERE load_id = %lld shows the first 1,000 of them. Nothing of the file was loaded.",
+					 (long long) evidence_id)));
 }
 
 static void
@@ -143,7 +144,9 @@ refuse_line(LoadState *state, const Line *line, int64 line_no, const Verdict *ve
 
 	put_reject(state, line, line_no, verdict);
 	if (limit >= 0 && state->row.rejected > limit)
-		stop_over_limit(state, limit, verdict);
+		stop_over_limit(state, psprintf("%lld of the first %lld lines were refused, %lld are allowed; the last one, line %lld: %s.",
+										(long long) state->row.rejected, (long long) state->row.lines,
+										(long long) limit, (long long) line_no, verdict->message));
 }
 
 static void
@@ -245,12 +248,11 @@ check_reject_share(LoadState *state)
 {
 	double		share = state->options->reject_share;
 	int64		counted = state->row.lines - state->row.blank;
-	Verdict		verdict;
 
 	if (share < 0 || (double) state->row.rejected <= share * (double) counted)
 		return;
-	dwh_reject(&verdict, REJECT_NONE, "the limit is %g %%", share * 100);
-	stop_over_limit(state, (int64) (share * (double) counted), &verdict);
+	stop_over_limit(state, psprintf("%lld of %lld lines that are not blank were refused, %g %% are allowed.",
+									(long long) state->row.rejected, (long long) counted, share * 100));
 }
 
 /*
@@ -303,6 +305,14 @@ finish_load(LoadState *state)
 	remember_file(state, state->row.load_id);
 }
 
+/* What a status leaves open, or NULL. */
+static const char *
+message_of(const char *status)
+{
+	return strcmp(status, "quarantined") != 0 ? NULL :
+		"left out, as too many of its lines were refused: mend it, raise dwh.max_reject_share, or force => true";
+}
+
 static LoadResult
 result_of(const LoadState *state)
 {
@@ -316,7 +326,8 @@ result_of(const LoadState *state)
 			.rejected = state->row.rejected,
 			.blank = state->row.blank,
 			.held_back_bytes = state->row.held_back_bytes,
-			.bytes = state->row.bytes
+			.bytes = state->row.bytes,
+			.message = message_of(state->row.status)
 	};
 }
 
@@ -342,6 +353,7 @@ load_source(Source *source, const LoadOptions *options)
 		read_lines(&state);
 		finish_load(&state);
 	}
+	dwh_source_close(source);
 	return result_of(&state);
 }
 
@@ -376,6 +388,7 @@ dwh_load_is_known(const PermittedPath *path, const LoadOptions *options, LoadRes
 	{
 		.load_id = known,.path = path->path,.status = quarantined ? "quarantined" : "already_loaded"
 	};
+	result->message = message_of(result->status);
 	return known != 0;
 }
 

@@ -141,7 +141,7 @@ dwh_permit_path(const char *path, bool for_writing)
 				 errmsg("permission denied for server path \"%s\"", path),
 				 errdetail("Without the privileges of role %s only the landing directory and dwh.allowed_directories can be used.",
 						   for_writing ? "pg_write_server_files" : "pg_read_server_files"),
-				 errhint("Put the file into the landing directory, or ask an administrator for the role or for an entry in dwh.allowed_directories.")));
+				 errhint("Put the file into the landing directory (SELECT dwh.landing_directory()), or ask an administrator for the role or for an entry in dwh.allowed_directories.")));
 	return permitted;
 }
 
@@ -209,6 +209,16 @@ compare_paths(const ListCell *a, const ListCell *b)
 	return strcmp(((PermittedPath *) lfirst(a))->path, ((PermittedPath *) lfirst(b))->path);
 }
 
+static void
+listing_failed(const PermittedPath *directory)
+{
+	ereport(ERROR,
+			(dwh_errcode_for_path(),
+			 errmsg("could not list directory \"%s\": %m", directory->path),
+			 errdetail("No file of it was loaded."),
+			 errhint("Check the file system and try again.")));
+}
+
 static bool
 is_wanted(const char *name, const PermittedPath *directory, const char *pattern)
 {
@@ -231,13 +241,24 @@ list_directory(int fd, const PermittedPath *directory, const char *pattern)
 	DIR		   *stream = fdopendir(fd);
 	struct dirent *entry;
 
+	if (stream == NULL)
+	{
+		close(fd);
+		listing_failed(directory);
+	}
 	PG_TRY();
 	{
-		while (stream != NULL && (entry = readdir(stream)) != NULL)
+		for (;;)
 		{
 			PermittedPath *file;
 
 			CHECK_FOR_INTERRUPTS();
+			errno = 0;
+			entry = readdir(stream);
+			if (entry == NULL && errno != 0)
+				listing_failed(directory);
+			if (entry == NULL)
+				break;
 			if (!is_wanted(entry->d_name, directory, pattern))
 				continue;
 			file = palloc(sizeof(*file));
@@ -248,11 +269,14 @@ list_directory(int fd, const PermittedPath *directory, const char *pattern)
 	}
 	PG_FINALLY();
 	{
-		if (stream != NULL)
-			closedir(stream);
+		closedir(stream);
 	}
 	PG_END_TRY();
 	list_sort(files, compare_paths);
+	if (files == NIL)
+		ereport(NOTICE,
+				(errmsg("no file of directory \"%s\" is a log", directory->path),
+				 errdetail("Looked for names like %s.", pattern != NULL ? pattern : "*.jsonl, *.ndjson, and these with .gz or .zst")));
 	return files;
 }
 

@@ -4,11 +4,12 @@
 #ifndef DWH_REJECTS_H
 #define DWH_REJECTS_H
 
+#include "lines.h"
 #include "reject.h"
 #include "writer.h"
 
-/* Bytes of a refused line that are kept. */
-#define REJECT_RAW_BYTES 4096
+/* Bytes of a refused line that are kept: as many as the line reader holds of an oversized one. */
+#define REJECT_RAW_BYTES LINE_EVIDENCE_BYTES
 
 /* Where a line was refused. */
 typedef struct RejectPlace

@@ -384,3 +384,12 @@ dwh_source_verify(const Source *source)
 					   (long long) named.inode, (long long) named.size),
 			 errhint("Nothing of it was loaded. Load it again once its writer has finished.")));
 }
+
+void
+dwh_source_close(Source *source)
+{
+	if (source->lo_fd >= 0)
+		DirectFunctionCall1(be_lo_close, Int32GetDatum(source->lo_fd));
+	source->lo_fd = -1;
+	release_source(source);
+}

@@ -51,4 +51,7 @@ extern const char *dwh_source_name(const Source *source);
 /* Raises WH005 where the file was replaced, truncated or rewritten since it was opened. */
 extern void dwh_source_verify(const Source *source);
 
+/* Closes it before its context goes; a large object is open until commit otherwise. The name stays valid. */
+extern void dwh_source_close(Source *source);
+
 #endif

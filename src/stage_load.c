@@ -1,5 +1,5 @@
 /*
- * stage_load.c: SQL function dwh._stage_load.
+ * stage_load.c: SQL functions dwh._stage_load and dwh._reject_load.
  *
  *     raw.user_events --typed.c--> typed event --[stage_load.c]--> staging.user_events, ops.rejects, ops.event_conflicts
  *
@@ -34,17 +34,13 @@
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(dwh_stage_load);
+PG_FUNCTION_INFO_V1(dwh_reject_load);
 
 #define CHUNK_EVENTS 32768
 #define CHUNK_BYTES (32 * 1024 * 1024)
 #define FETCH_ROWS 1000
 
-static const char *const staging_columns[] = {
-	"event_id", "event_time", "event_type", "user_id", "session_id", "product_id", "device", "country", "category", "brand",
-	"price", "revenue", "quantity", "attributes", "flags", "load_id", "line_no", NULL
-};
-
-/* Columns of staging_columns after the typed ones. */
+/* Columns of staging.user_events after the typed ones. */
 enum
 {
 	STAGED_LOAD_ID = TYPED_COUNT,
@@ -69,7 +65,7 @@ typedef struct StageState
 	MemoryContext event_context;
 	TypedEvent *events;			/* CHUNK_EVENTS of them, in the caller's context */
 	int			count;
-	TableWriter *staging;
+	TableWriter *staging;		/* NULL: only rejects are kept */
 	TableWriter *rejects;
 	int64		staged;
 	int64		replayed;
@@ -231,11 +227,21 @@ put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, 
 	state->rejected++;
 }
 
+/* Copies a typed column's value; the model's table says which ones are passed by value. */
+static Datum
+copy_typed(int column, Datum value)
+{
+	FieldKind	kind = column < FIELD_COUNT ? dwh_event_fields[column].kind : KIND_TEXT;
+
+	if (kind == KIND_TIME || kind == KIND_QUANTITY)
+		return value;
+	return datumCopy(value, false, column == FIELD_EVENT_ID ? UUID_LEN : -1);
+}
+
 /* Copies what the event's context holds into the chunk's. */
 static void
 keep_event(StageState *state, int64 line_no, const Datum *values, const bool *nulls)
 {
-	static const bool by_value[TYPED_COUNT] = {[FIELD_EVENT_TIME] = true,[FIELD_QUANTITY] = true};
 	MemoryContext caller = MemoryContextSwitchTo(state->chunk_context);
 	TypedEvent *event = &state->events[state->count++];
 
@@ -244,7 +250,7 @@ keep_event(StageState *state, int64 line_no, const Datum *values, const bool *nu
 	{
 		event->nulls[i] = nulls[i];
 		if (!nulls[i])
-			event->values[i] = datumCopy(values[i], by_value[i], i == FIELD_EVENT_ID ? UUID_LEN : by_value[i] ? 8 : -1);
+			event->values[i] = copy_typed(i, values[i]);
 	}
 	event->event_id = DatumGetUUIDP(event->values[FIELD_EVENT_ID]);
 	event->line_no = line_no;
@@ -263,10 +269,10 @@ take_row(StageState *state, uint64 row)
 	bool		nulls[TYPED_COUNT];
 	Verdict		verdict;
 
-	if (dwh_typed_event(payload, DatumGetTimestampTz(result_field(row, 3)), values, nulls, &verdict))
-		keep_event(state, line_no, values, nulls);
-	else
+	if (!dwh_typed_event(payload, DatumGetTimestampTz(result_field(row, 3)), values, nulls, &verdict))
 		put_reject(state, line_no, DatumGetInt64(result_field(row, 2)), payload, &verdict);
+	else if (state->staging != NULL)
+		keep_event(state, line_no, values, nulls);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->event_context);
 }
@@ -299,6 +305,45 @@ stage_all(StageState *state)
 	SPI_cursor_close(rows);
 }
 
+static TableWriter *
+open_staging(void)
+{
+	const char *columns[STAGED_COUNT + 1];
+
+	for (int i = 0; i < FIELD_COUNT; i++)
+		columns[i] = dwh_event_fields[i].key;
+	columns[TYPED_ATTRIBUTES] = "attributes";
+	columns[TYPED_FLAGS] = "flags";
+	columns[STAGED_LOAD_ID] = "load_id";
+	columns[STAGED_LINE_NO] = "line_no";
+	columns[STAGED_COUNT] = NULL;
+	return dwh_writer_open("staging", "user_events", columns);
+}
+
+/* Goes through the load; without staging only its rejects are kept. */
+static StageState
+stage(int64 load_id, bool with_staging)
+{
+	StageState	state = {.load_id = load_id};
+
+	state.chunk_context = AllocSetContextCreate(CurrentMemoryContext, "dwh chunk", ALLOCSET_DEFAULT_SIZES);
+	state.event_context = AllocSetContextCreate(CurrentMemoryContext, "dwh event", ALLOCSET_DEFAULT_SIZES);
+	state.events = palloc_extended(CHUNK_EVENTS * sizeof(TypedEvent), MCXT_ALLOC_HUGE);
+	if (with_staging)
+		state.staging = open_staging();
+	state.rejects = dwh_rejects_open();
+	SPI_connect();
+	stage_all(&state);
+	SPI_finish();
+	if (with_staging)
+		dwh_writer_close(state.staging);
+	dwh_writer_close(state.rejects);
+	pfree(state.events);
+	MemoryContextDelete(state.event_context);
+	MemoryContextDelete(state.chunk_context);
+	return state;
+}
+
 /*
  * dwh._stage_load(load_id bigint) -> (staged bigint, replayed bigint, conflicting bigint, rejected bigint): writes the
  * events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts.
@@ -306,29 +351,24 @@ stage_all(StageState *state)
 Datum
 dwh_stage_load(PG_FUNCTION_ARGS)
 {
-	StageState	state = {.load_id = PG_GETARG_INT64(0)};
 	TupleDesc	descriptor;
+	StageState	state;
 	Datum		values[4];
 	bool		nulls[4] = {false};
 
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	state.chunk_context = AllocSetContextCreate(CurrentMemoryContext, "dwh chunk", ALLOCSET_DEFAULT_SIZES);
-	state.event_context = AllocSetContextCreate(CurrentMemoryContext, "dwh event", ALLOCSET_DEFAULT_SIZES);
-	state.events = palloc_extended(CHUNK_EVENTS * sizeof(TypedEvent), MCXT_ALLOC_HUGE);
-	state.staging = dwh_writer_open("staging", "user_events", staging_columns);
-	state.rejects = dwh_rejects_open();
-	SPI_connect();
-	stage_all(&state);
-	SPI_finish();
-	dwh_writer_close(state.staging);
-	dwh_writer_close(state.rejects);
-	pfree(state.events);
-	MemoryContextDelete(state.event_context);
-	MemoryContextDelete(state.chunk_context);
+	state = stage(PG_GETARG_INT64(0), true);
 	values[0] = Int64GetDatum(state.staged);
 	values[1] = Int64GetDatum(state.replayed);
 	values[2] = Int64GetDatum(state.conflicting);
 	values[3] = Int64GetDatum(state.rejected);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+}
+
+/* dwh._reject_load(load_id bigint) -> bigint: keeps the refused events of one load in ops.rejects; how many there are. */
+Datum
+dwh_reject_load(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(stage(PG_GETARG_INT64(0), false).rejected);
 }

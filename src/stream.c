@@ -636,8 +636,14 @@ emit_before(Stream *stream, int64_t time)
 static void
 init_stream(Stream *stream)
 {
+	const StreamOptions *options = stream->options;
+	const int64_t parts[] = {options->events, options->users, options->products, options->days, options->start_at};
+
 	dwh_buffer_init(&stream->line, stream->alc);
+	/* all options, so that two different logs never share an event_id; the traits of users and products go by the seed */
 	stream->random.state = mix(stream->options->seed);
+	for (int i = 0; i < 5; i++)
+		stream->random.state = mix(stream->random.state ^ (uint64_t) parts[i]);
 	stream->fault_random.state = mix(stream->options->seed ^ UINT64_C(0xFA017));
 	for (int i = 0; i < FAULT_COUNT; i++)
 		if (stream->options->chosen[i] && !dwh_fault_kinds[i].once)

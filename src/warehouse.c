@@ -5,17 +5,10 @@
 
 #include "catalog/namespace.h"
 #include "executor/spi.h"
-#include "fmgr.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 #include "errcodes.h"
 #include "warehouse.h"
-
-PG_FUNCTION_INFO_V1(dwh_require_warehouse);
-PG_FUNCTION_INFO_V1(dwh_model_version);
-PG_FUNCTION_INFO_V1(dwh_setting);
 
 Oid
 dwh_warehouse_table(const char *schema, const char *table)
@@ -51,31 +44,4 @@ dwh_warehouse_require(void)
 			 errdetail("Its tables have model %d, this version of dwh_ext works with %d.", version, DWH_MODEL_VERSION),
 			 version > DWH_MODEL_VERSION ? errhint("Install the version of dwh_ext that made them, or a later one.")
 			 : errhint("Call SELECT dwh.create_warehouse().")));
-}
-
-/* dwh._require_warehouse() -> void: raises WH004 unless the warehouse is there. */
-Datum
-dwh_require_warehouse(PG_FUNCTION_ARGS)
-{
-	dwh_warehouse_require();
-	PG_RETURN_VOID();
-}
-
-/* dwh._model_version() -> integer: the data model that the library works with. */
-Datum
-dwh_model_version(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(DWH_MODEL_VERSION);
-}
-
-/*
- * dwh._setting(name text) -> text: current_setting('dwh.' || name), which needs the library loaded, and calling
- * this loads it.
- */
-Datum
-dwh_setting(PG_FUNCTION_ARGS)
-{
-	char	   *name = psprintf("dwh.%s", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-
-	PG_RETURN_TEXT_P(cstring_to_text(GetConfigOption(name, false, false)));
 }

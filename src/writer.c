@@ -233,7 +233,12 @@ dwh_writer_close(TableWriter *writer)
 {
 	dwh_writer_flush(writer);
 	if (writer->one_by_one)
+	{
 		AfterTriggerEndQuery(writer->estate);
+		/* what the triggers opened */
+		ExecCloseResultRelations(writer->estate);
+		ExecResetTupleTable(writer->estate->es_tupleTable, false);
+	}
 	else
 		FreeBulkInsertState(writer->bulk);
 	for (int i = 0; i < BATCH_ROWS && writer->slots[i] != NULL; i++)
