@@ -1,5 +1,5 @@
 # dwh_ext: build, install, demo, tests.
-#   make && make install && make installcheck PG_CONFIG=...    as for any extension
+#   make PG_CONFIG=..., make install PG_CONFIG=..., make installcheck PG_CONFIG=...    as for any extension
 #   make demo, make test                                       install what is missing and do the rest
 # The control file is the only place that knows the version.
 
@@ -27,9 +27,9 @@ PG_CFLAGS = -std=gnu11
 SHLIB_LINK = -lyyjson -lz -lzstd -lcrypto
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
-REGRESS_OPTS = --inputdir=test --outputdir=test/results
+REGRESS_OPTS = --inputdir=test --outputdir=test/results --encoding=UTF8
 ISOLATION = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
-ISOLATION_OPTS = --inputdir=test --outputdir=test/results
+ISOLATION_OPTS = --inputdir=test --outputdir=test/results --encoding=UTF8
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -37,7 +37,7 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 # These two install what is missing first, so they must work where there is no pg_config yet.
 ifeq ($(PGXS),)
 all install:
-	@echo "pg_config was not found: install the server-dev package of PostgreSQL, or run make demo" >&2; exit 1
+	@echo "pg_config was not found: install the server-dev package of PostgreSQL and give PG_CONFIG=/path/to/pg_config, or run make demo" >&2; exit 1
 else
 include $(PGXS)
 

@@ -85,7 +85,7 @@ COMMENT ON FUNCTION dwh.dirty_kinds() IS
 'The faults that generate_events() can mix in. Returns for each what it must become (fact, blank, held_back, load_reject, stage_reject, replay, conflict, or none: it changes no line) and the class of the reject. Errors: none.';
 
 CREATE FUNCTION dwh.landing_directory() RETURNS text
-LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dwh_show_landing_directory';
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_show_landing_directory';
 REVOKE EXECUTE ON FUNCTION dwh.landing_directory() FROM PUBLIC;
 COMMENT ON FUNCTION dwh.landing_directory() IS
 'The directory that generate_events() writes to and run_pipeline() reads when no path is given: dwh.landing_directory, else one in the data directory, made on first use. Returns its path on the server. Errors: 58030 or 42501 where it cannot be made. A repeat returns the same.';

@@ -41,7 +41,17 @@ CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     observations bigint;
+    taken text;
 BEGIN
+    SELECT c.relname INTO taken FROM pg_class AS c
+     WHERE c.relnamespace = pg_my_temp_schema()
+       AND c.relname IN ('dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'a temporary object of this session has the name "%"', taken
+            USING ERRCODE = 'duplicate_table',
+                  DETAIL = 'apply_scd2 makes a work table of that name.',
+                  HINT = 'Drop or rename the object, or call in another session.';
+    END IF;
     CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
     SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations
       FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids) GROUP BY s.user_id;

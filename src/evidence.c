@@ -2,7 +2,7 @@
  * evidence.c: an autonomous write by a background worker.
  *
  * Invariants:
- *  (1) The worker writes as the caller: it connects as the session's user and takes the caller's role.
+ *  (1) The worker writes as the caller: it connects as the user who logged in and takes the caller's role.
  *  (2) It never waits long for the caller's locks (LOCK_WAIT), which the deadlock detector could not see.
  *  (3) Evidence travels in a dynamic shared memory segment, so its size is bounded by memory alone.
  */
@@ -32,7 +32,7 @@
 typedef struct EvidenceSegment
 {
 	Oid			database;
-	Oid			session_user;
+	Oid			login_user;		/* who may log in, whatever role is set since */
 	Oid			role;
 	bool		written;
 	char		failure[FAILURE_BYTES]; /* why it was not written */
@@ -90,7 +90,7 @@ dwh_evidence_worker(Datum segment_handle)
 		return;					/* the caller is gone, nobody waits for this */
 	dsm_pin_mapping(mapping);
 	segment = dsm_segment_address(mapping);
-	BackgroundWorkerInitializeConnectionByOid(segment->database, segment->session_user, 0);
+	BackgroundWorkerInitializeConnectionByOid(segment->database, segment->login_user, 0);
 	PG_TRY();
 	{
 		write_as_caller(segment);
@@ -116,7 +116,7 @@ make_segment(Jsonb *evidence, dsm_segment **mapping)
 		return NULL;
 	segment = dsm_segment_address(*mapping);
 	segment->database = MyDatabaseId;
-	segment->session_user = GetSessionUserId();
+	segment->login_user = GetAuthenticatedUserId();
 	segment->role = GetUserId();
 	segment->written = false;
 	strlcpy(segment->failure, "The background worker ended early; see the server log", FAILURE_BYTES);

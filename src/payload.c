@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/numeric.h"
 
 #include "compat.h"
@@ -304,4 +305,60 @@ dwh_payload_attributes(Jsonb *payload)
 		}
 	}
 	return kept == 0 ? NULL : JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static void
+print_scalar(StringInfo text, const JsonbValue *value)
+{
+	switch (value->type)
+	{
+		case jbvString:
+			escape_json(text, pnstrdup(value->val.string.val, value->val.string.len));
+			break;
+		case jbvNumeric:
+			appendStringInfoString(text, DatumGetCString(DirectFunctionCall1(numeric_out,
+																			 NumericGetDatum(value->val.numeric))));
+			break;
+		case jbvBool:
+			appendStringInfoString(text, value->val.boolean ? "true" : "false");
+			break;
+		default:
+			appendStringInfoString(text, "null");
+	}
+}
+
+bool
+dwh_payload_print(Jsonb *payload, size_t limit, StringInfo text)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&payload->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	bool		separate = false;	/* a sibling came before */
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		bool		ends = token == WJB_END_ARRAY || token == WJB_END_OBJECT;
+
+		CHECK_FOR_INTERRUPTS();
+		if ((size_t) text->len > limit)
+			return false;
+		if (separate && !ends && token != WJB_VALUE)
+			appendStringInfoString(text, ", ");
+		separate = true;
+		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
+		{
+			appendStringInfoChar(text, token == WJB_BEGIN_ARRAY ? '[' : '{');
+			separate = false;
+		}
+		else if (ends)
+			appendStringInfoChar(text, token == WJB_END_ARRAY ? ']' : '}');
+		else
+			print_scalar(text, &value);
+		if (token == WJB_KEY)
+		{
+			appendStringInfoString(text, ": ");
+			separate = false;
+		}
+	}
+	return true;
 }

@@ -29,6 +29,7 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "payload.h"
 #include "rejects.h"
 #include "typed.h"
 #include "writer.h"
@@ -221,9 +222,11 @@ static void
 put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, const Verdict *verdict)
 {
 	RejectPlace place = {state->load_id, line_no, byte_offset, "stage"};
-	char	   *text = JsonbToCString(NULL, &payload->root, VARSIZE(payload));
+	StringInfoData text;
 
-	dwh_rejects_put(state->rejects, &place, verdict, text, strlen(text), strlen(text));
+	initStringInfo(&text);
+	(void) dwh_payload_print(payload, MAX_PAYLOAD_TEXT, &text);
+	dwh_rejects_put(state->rejects, &place, verdict, text.data, text.len, text.len);
 	state->rejected++;
 }
 

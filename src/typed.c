@@ -36,7 +36,9 @@ event_of_payload(Jsonb *payload, int64 loaded_at, UserEvent *event, Verdict *ver
 
 	*memory = dwh_memory_allocator(CurrentMemoryContext);
 	initStringInfo(&text);
-	JsonbToCString(&text, &payload->root, VARSIZE(payload));
+	if (!dwh_payload_print(payload, MAX_PAYLOAD_TEXT, &text))
+		return dwh_reject(verdict, REJECT_OUT_OF_RANGE, "written out, its numbers take more than %d MB",
+						  MAX_PAYLOAD_TEXT / (1024 * 1024));
 	object = dwh_json_read_object(text.data, text.len, memory, verdict);
 	return object != NULL && dwh_event_read(object, loaded_at, memory, event, verdict);
 }

@@ -17,6 +17,12 @@ enum
 };
 
 /*
+ * Longest text of a payload that is read as an event: more than any line gives whose numbers are written out, so only
+ * numbers with huge exponents get there.
+ */
+#define MAX_PAYLOAD_TEXT (64 * 1024 * 1024)
+
+/*
  * Reads a payload. True: one value and null flag a column, palloc'd in the current context. False: the verdict says why
  * it is no event. loaded_at as dwh_event_read takes it. Revenue of a purchase is computed where it can be, and flagged.
  */

@@ -48,7 +48,9 @@ UPDATE ops.warehouse SET model_version = model_version - 2;
 SELECT * FROM dwh.load_jsonl(NULL::text);
 \set VERBOSITY terse
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
+SET client_min_messages = warning;
 SELECT count(*) FROM dwh.load_jsonl(NULL::text);
+RESET client_min_messages;
 
 -- Schemas, tables and views of others are refused, not adopted: whoever plants them would own the rows.
 CREATE ROLE regress_dwh_owner;

@@ -85,9 +85,14 @@ INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('man
 SELECT observed, jsonb_array_length(offenders) AS kept FROM dwh.run_quality_checks(1) WHERE name = 'many';
 DELETE FROM ops.quality_checks WHERE name = 'many';
 SELECT * FROM dwh.run_quality_checks(999);
--- a check that itself is wrong says so with its own error, and nothing is written as passed
-INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('wrong', 'warn', 'Wrong.', 'SELECT 1 FROM no_such_table');
+-- a check that itself is wrong says so with its own error, and nothing is written as passed; one of severity warn fails
+INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('wrong', 'error', 'Wrong.', 'SELECT 1 FROM no_such_table');
 SELECT count(*) FROM dwh.run_quality_checks(1);
+UPDATE ops.quality_checks SET severity = 'warn' WHERE name = 'wrong';
+SELECT status, offenders -> 0 ->> 'sqlstate' AS sqlstate FROM dwh.run_quality_checks(1) WHERE name = 'wrong';
+-- columns of any name, and a comment at the end
+UPDATE ops.quality_checks SET query = 'SELECT 7 AS n, 8 AS q, 9 AS position -- the end' WHERE name = 'wrong';
+SELECT status, offenders FROM dwh.run_quality_checks(1) WHERE name = 'wrong';
 DELETE FROM ops.quality_checks WHERE name = 'wrong';
 -- a conflict is a warning: it is written down and stops nothing
 SELECT test.begin();
