@@ -5,6 +5,8 @@
 set -euo pipefail
 oracle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 test_no=0
+# generated logs with faults hold conflicts on purpose, and their warning is no difference
+export PGOPTIONS='-c client_min_messages=error'
 scratch=$(mktemp -d)
 databases=()
 db=postgres
