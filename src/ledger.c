@@ -5,6 +5,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -180,6 +181,7 @@ dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
 void
 dwh_ledger_enter(bool exclusive)
 {
+	PreventCommandIfReadOnly("dwh.load_jsonl()");
 	LockDatabaseObject(dwh_warehouse_table("ops", "loads"), InvalidOid, 1, exclusive ? ExclusiveLock : ShareLock);
 }
 

@@ -64,7 +64,7 @@ extern KnownLoad *dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_co
 
 /*
  * Enters loading, until the transaction ends: shared, where every content is locked by its head; exclusive, where a set
- * of files is so large that a lock for each would fill the lock table.
+ * of files is so large that a lock for each would fill the lock table. 25006 in a read-only transaction.
  */
 extern void dwh_ledger_enter(bool exclusive);
 
