@@ -11,40 +11,36 @@ COMMENT ON FUNCTION dwh._record_evidence(jsonb) IS
 'Has dwh._write_evidence(evidence) run and committed by a background worker, as the caller. False, with a WARNING, where that failed.';
 
 -- Columns are named: tables may have more of them, the user's or a later model's.
-CREATE FUNCTION dwh._write_load_evidence(evidence jsonb) RETURNS void
+CREATE FUNCTION dwh._write_load_evidence(load jsonb, files jsonb, rejects jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
-        -- a load that this one continues may have been rolled back with it
-        INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected,
-               blank, held_back_bytes, staged, replayed, conflicting, stage_rejected, forgotten, facts, status, forced,
-               truncated, ends_open, continues_load_id, run_id, loaded_at, checked_at)
-        SELECT n.load_id, n.path, n.sha256, n.head_sha256, n.content_bytes, n.bytes, n.first_line, n.lines, n.loaded, n.rejected,
-               n.blank, n.held_back_bytes, n.staged, n.replayed, n.conflicting, n.stage_rejected, n.forgotten, n.facts, n.status,
-               n.forced, n.truncated, n.ends_open, b.load_id, n.run_id, n.loaded_at, n.checked_at
-          FROM jsonb_populate_recordset(NULL::ops.loads, evidence -> 'loads') AS n
-          LEFT JOIN ops.loads AS b ON b.load_id = n.continues_load_id
-            ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, stage_rejected = excluded.stage_rejected,
-               checked_at = excluded.checked_at;
-    END IF;
-    IF jsonb_typeof(evidence -> 'files') = 'array' THEN
-        INSERT INTO ops.files (path, device, inode, size, mtime, ctime, settled, load_id)
-        SELECT n.path, n.device, n.inode, n.size, n.mtime, n.ctime, n.settled, n.load_id
-          FROM jsonb_populate_recordset(NULL::ops.files, evidence -> 'files') AS n
-            ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
-               mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
-    END IF;
-    IF jsonb_typeof(evidence -> 'rejects') = 'array' THEN
-        INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes, rejected_at)
-        SELECT n.load_id, n.line_no, n.byte_offset, n.stage, n.class, n.message, n.raw, n.raw_bytes, n.rejected_at
-          FROM jsonb_populate_recordset(NULL::ops.rejects, evidence -> 'rejects') AS n
-            ON CONFLICT (load_id, line_no) DO NOTHING;
-    END IF;
+    -- a load that this one continues may have been rolled back with it
+    INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected,
+           blank, held_back_bytes, staged, replayed, conflicting, stage_rejected, forgotten, facts, status, forced,
+           truncated, ends_open, continues_load_id, run_id, loaded_at, checked_at)
+    SELECT n.load_id, n.path, n.sha256, n.head_sha256, n.content_bytes, n.bytes, n.first_line, n.lines, n.loaded, n.rejected,
+           n.blank, n.held_back_bytes, n.staged, n.replayed, n.conflicting, n.stage_rejected, n.forgotten, n.facts, n.status,
+           n.forced, n.truncated, n.ends_open, b.load_id, n.run_id, n.loaded_at, n.checked_at
+      FROM jsonb_populate_record(NULL::ops.loads, load) AS n
+      LEFT JOIN ops.loads AS b ON b.load_id = n.continues_load_id
+        ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, stage_rejected = excluded.stage_rejected,
+           checked_at = excluded.checked_at;
+    INSERT INTO ops.files (path, device, inode, size, mtime, ctime, settled, load_id)
+    SELECT n.path, n.device, n.inode, n.size, n.mtime, n.ctime, n.settled, n.load_id
+      FROM jsonb_populate_recordset(NULL::ops.files, files) AS n WHERE n.load_id = (load ->> 'load_id')::bigint
+        ON CONFLICT (path) DO UPDATE SET device = excluded.device, inode = excluded.inode, size = excluded.size,
+           mtime = excluded.mtime, ctime = excluded.ctime, settled = excluded.settled, load_id = excluded.load_id;
+    INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes, rejected_at)
+    SELECT n.load_id, n.line_no, n.byte_offset, n.stage, n.class, n.message, n.raw, n.raw_bytes, n.rejected_at
+      FROM jsonb_populate_recordset(NULL::ops.rejects, rejects) AS n WHERE n.load_id = (load ->> 'load_id')::bigint
+        ON CONFLICT (load_id, line_no) DO NOTHING;
+    RETURN true;
 EXCEPTION WHEN lock_not_available THEN
-    NULL;   -- a transaction around the caller's holds these loads: they are as that one leaves them
+    RETURN false;   -- a transaction around the caller's holds this load: it is as that one leaves it
 END
 $$;
-COMMENT ON FUNCTION dwh._write_load_evidence(jsonb) IS 'Writes rows of ops.loads, ops.files and ops.rejects; leaves them where they are locked.';
+COMMENT ON FUNCTION dwh._write_load_evidence(jsonb, jsonb, jsonb) IS
+'Writes the row of one load, and its rows of ops.files and ops.rejects; false, and nothing written, where they are locked.';
 
 CREATE FUNCTION dwh._write_evidence(evidence jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -76,7 +72,10 @@ BEGIN
         INSERT INTO ops.alerts (run_id, severity, title, body)
         SELECT n.run_id, n.severity, n.title, n.body FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n;
     END IF;
-    PERFORM dwh._write_load_evidence(evidence);
+    IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
+        PERFORM dwh._write_load_evidence(l, coalesce(nullif(evidence -> 'files', 'null'), '[]'), coalesce(nullif(evidence -> 'rejects', 'null'), '[]'))
+           FROM jsonb_array_elements(evidence -> 'loads') AS l;
+    END IF;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh._write_evidence(jsonb) FROM PUBLIC;

@@ -26,7 +26,7 @@ RETURNS SETOF dwh.load_result
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_jsonl';
 REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) IS
-'Loads a server file, a directory''s .jsonl and .ndjson files, or a pattern, also gzip and zstd, into raw.user_events. Relative paths lie in the landing directory, NULL is that directory. reject_limit is a count or a share like ''1%''. Returns one row a file: counts are lines, sizes decompressed bytes. Errors: 42501 without rights to the path, 58P01 where it is missing, 42809 for no regular file, WH002 over reject_limit or with on_error => ''abort'', WH004 without a warehouse, WH005 where the file changed meanwhile; in a set of files an error of one is its row''s message. A repeat loads nothing and says already_loaded, unless force => true.';
+'Loads a server file, a directory''s .jsonl and .ndjson files, or a pattern, also gzip and zstd, into raw.user_events. Relative paths lie in the landing directory, NULL is that directory. reject_limit is a count or a share like ''1%''. Returns one row a file: counts are lines, sizes decompressed bytes. Errors: 42501 without rights to the path, 58P01 where it is missing, 42809 for no regular file, WH002 over reject_limit or with on_error => ''abort'', WH004 without a warehouse, WH005 where the file changed meanwhile, 40P01 (retry) where two sets hold the same contents under names in another order; in a set of files an error of one is its row''s message. A repeat loads nothing and says already_loaded, unless force => true.';
 
 CREATE FUNCTION dwh.load_jsonl(
     large_object oid,

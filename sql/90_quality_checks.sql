@@ -31,7 +31,7 @@ $$),
 (20, 'reject_share', 'error',
  'No load has more than dwh.max_reject_share (0.1: at least 90 % must get through) of its non-blank lines refused, by either step, and at least 10 of them or all.',
 $$
-SELECT l.load_id, l.path, l.lines - l.blank AS lines, l.rejected + l.stage_rejected AS refused,
+SELECT l.load_id, l.path, l.status, l.lines - l.blank AS lines, l.rejected + l.stage_rejected AS refused,
        round(1 - (l.rejected + l.stage_rejected)::numeric / nullif(l.lines - l.blank, 0), 6) AS load_ratio
   FROM ops.loads AS l
  WHERE l.status <> 'stopped' AND NOT l.forced AND dwh._is_poisoned(l.rejected + l.stage_rejected, l.lines - l.blank)
@@ -206,9 +206,11 @@ BEGIN
         USING ERRCODE = 'WH001',
               DETAIL = format('%s found %s, allowed are %s; the first: %s.', first.name, first.observed, first.allowed,
                               left(first.offender::text, 500)),
-              HINT = CASE first.name WHEN 'reject_share' THEN format(
+              HINT = CASE WHEN first.name = 'reject_share' AND first.offender ->> 'status' = 'quarantined' THEN format(
                   'The load is quarantined and left out from now on. SELECT * FROM ops.rejects WHERE load_id = %s shows why. Mend the file, raise dwh.max_reject_share, or load it with force => true.',
                   first.offender ->> 'load_id')
+                  WHEN first.name = 'reject_share' THEN format(
+                  'Load %s was let through staging with a larger dwh.max_reject_share: check it with the same setting.', first.offender ->> 'load_id')
                   ELSE 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.' END;
 END
 $$;

@@ -9,19 +9,22 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     holder record;
 BEGIN
-    PERFORM FROM ops.warehouse AS w FOR UPDATE NOWAIT;
-EXCEPTION WHEN lock_not_available THEN
-    -- a run is announced; a step on its own is known by its transaction id, which the locked row holds
-    SELECT r.run_id, a.pid, coalesce(r.started_at, a.xact_start) AS since INTO holder
-      FROM pg_stat_get_activity(NULL) AS a
-      LEFT JOIN ops.runs AS r ON r.pid = a.pid AND r.status = 'running' AND r.started_at >= a.xact_start
-     WHERE a.pid <> pg_backend_pid()
-       AND (r.run_id IS NOT NULL OR a.backend_xid::text = (SELECT w.xmax::text FROM ops.warehouse AS w))
-     ORDER BY r.run_id DESC NULLS LAST LIMIT 1;
+    PERFORM FROM ops.warehouse AS w FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    -- The locked row holds the holder's transaction id, and pg_locks whose it is; one that was taken in a subtransaction
+    -- which has ended is found only by the run that was announced.
+    SELECT l.pid, r.run_id, r.started_at AS since INTO holder
+      FROM pg_locks AS l
+      LEFT JOIN ops.runs AS r ON r.pid = l.pid AND r.status = 'running'
+     WHERE l.granted AND l.pid <> pg_backend_pid() AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'
+       AND (r.run_id IS NOT NULL OR l.transactionid::text = (SELECT w.xmax::text FROM ops.warehouse AS w))
+     ORDER BY l.transactionid::text = (SELECT w.xmax::text FROM ops.warehouse AS w) DESC, r.run_id DESC NULLS LAST LIMIT 1;
     RAISE EXCEPTION 'another run of the pipeline is at work'
         USING ERRCODE = 'WH003',
               DETAIL = CASE WHEN holder.run_id IS NOT NULL THEN format('Run %s holds the lock: backend %s, since %s.', holder.run_id, holder.pid, holder.since)
-                            WHEN holder.pid IS NOT NULL THEN format('Backend %s runs a step on its own, since %s.', holder.pid, holder.since)
+                            WHEN holder.pid IS NOT NULL THEN format('Backend %s holds the lock.', holder.pid)
                             ELSE 'A step runs on its own, or it has just ended.' END,
               HINT = 'Try again when it has ended; a schedule may simply skip this time.';
 END
@@ -67,7 +70,7 @@ COMMENT ON FUNCTION dwh._check_step(bigint) IS
 
 -- One step of a run. Each verb returns a row whose counts are named by what it does; a run shows rows in and out.
 CREATE FUNCTION dwh._run_step(step text, source text, run_id bigint,
-    OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
+    OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb, OUT message text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
@@ -83,7 +86,7 @@ BEGIN
                 RAISE WARNING 'some files could not be loaded: %', loaded.failed USING HINT = 'The others were.';
                 INSERT INTO ops.alerts (run_id, severity, title, body)
                 VALUES (run_id, 'warn', 'some files could not be loaded', jsonb_build_object('files', loaded.failed));
-                UPDATE ops.runs AS r SET message = format('some files could not be loaded: %s', loaded.failed) WHERE r.run_id = _run_step.run_id;
+                message := format('some files could not be loaded: %s', loaded.failed);
             END IF;
             IF loaded.left_out IS NOT NULL THEN
                 RAISE NOTICE 'quarantined files are left out: %', loaded.left_out
@@ -122,11 +125,11 @@ CREATE FUNCTION dwh._end_run(run jsonb, is_announced boolean, steps jsonb) RETUR
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF is_announced THEN
-        UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp()
+        UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp(), message = run ->> 'message'
          WHERE r.run_id = (run ->> 'run_id')::bigint;
     ELSE
-        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username)
-        SELECT n.run_id, n.status, n.source, n.started_at, clock_timestamp(), n.pid, n.username
+        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, message)
+        SELECT n.run_id, n.status, n.source, n.started_at, clock_timestamp(), n.pid, n.username, n.message
           FROM jsonb_populate_record(NULL::ops.runs, run) AS n;
     END IF;
     INSERT INTO ops.run_steps (run_id, step_no, step, status, rows_in, rows_out, rejected, elapsed)
@@ -150,6 +153,7 @@ DECLARE
     done record;
     step_began timestamptz;
     evidence jsonb;
+    note text;   -- what a run that succeeds has to say
     sql_state text;
     message text;
     detail text;
@@ -164,6 +168,7 @@ BEGIN
             step_began := clock_timestamp();
             done := dwh._run_step(name, run_pipeline.source, run_id);
             evidence := done.evidence;
+            note := coalesce(note, done.message);
             PERFORM dwh._raise_failed_checks(done.results);
             steps := steps || jsonb_build_object('run_id', run_id, 'step_no', jsonb_array_length(steps) + 1, 'step', name,
                 'status', done.status, 'rows_in', done.rows_in, 'rows_out', done.rows_out, 'rejected', done.rejected,
@@ -185,7 +190,7 @@ BEGIN
         RAISE;
     END;
     PERFORM dwh._end_run(
-        begun.run || jsonb_build_object('status', CASE WHEN steps @? '$[*].status ? (@ == "done")' THEN 'succeeded'
+        begun.run || jsonb_build_object('message', note, 'status', CASE WHEN steps @? '$[*].status ? (@ == "done")' THEN 'succeeded'
                                                        ELSE steps -> 0 ->> 'status' END),
         begun.is_announced, steps);
     RETURN QUERY SELECT s.step, s.status, s.rows_in, s.rows_out, s.rejected, s.elapsed FROM jsonb_to_recordset(steps)
@@ -195,4 +200,4 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.run_pipeline(text) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.run_pipeline(text) IS
-'Loads a file, directory or pattern (NULL = the landing directory) and takes it through all steps to checked marts, as one transaction. Returns one row a step: status (done, nothing_new, no_data), rows in and out, refused lines, clock time; for run_quality_checks the rows are checks and passed checks. Errors: WH001 if a check fails, WH003 at once while another run is at work, those of the steps otherwise; then raw, staging and marts are as before, and the evidence is kept in ops. A repeat loads nothing twice and says nothing_new or no_data.';
+'Loads a file, directory or pattern (NULL = the landing directory) and takes it through all steps to checked marts, as one transaction. Returns one row a step: status (done, nothing_new, no_data), rows in and out, refused lines, clock time; for run_quality_checks the rows are checks and passed checks. Errors: WH001 if a check fails, WH003 at once while another run is at work, 40P01 (retry) where two sessions wait for each other''s files, those of the steps otherwise; then raw, staging and marts are as before, and the evidence is kept in ops. A repeat loads nothing twice and says nothing_new or no_data.';

@@ -50,6 +50,19 @@ SELECT count(*) AS loads FROM ops.loads WHERE path LIKE '%c.jsonl';
 SELECT count(*) FROM dwh.run_pipeline();   -- finds and quarantines it
 SELECT status FROM test.load('c.jsonl');
 
+-- Only what is held is left out: another load of the same run is quarantined all the same.
+SELECT test.put('h.jsonl', VARIADIC array_fill('held'::text, ARRAY[13]));
+SELECT test.put('i.jsonl', VARIADIC array_fill('free'::text, ARRAY[14]));
+BEGIN;
+SELECT status FROM test.load('h.jsonl');
+SAVEPOINT s;
+SELECT count(*) FROM dwh.run_pipeline('i.jsonl');
+ROLLBACK TO s;
+COMMIT;
+SELECT regexp_replace(path, '^.*/', '') AS file, status FROM ops.loads WHERE path ~ '[hi].jsonl$' ORDER BY lines;
+SELECT count(*) FROM dwh.run_pipeline('h.jsonl');
+SELECT regexp_replace(path, '^.*/', '') AS file, status FROM ops.loads WHERE path ~ '[hi].jsonl$' ORDER BY lines;
+
 -- A SECURITY DEFINER wrapper, called by a role without any rights: the evidence is written as its owner.
 SET client_min_messages = warning;
 DROP ROLE IF EXISTS dwh_test_scheduler;
