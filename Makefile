@@ -9,10 +9,10 @@ MODULE_big = dwh_ext
 
 # The floors of src/README.md; a file includes only floors below its own (test/lint/run).
 WORDS = src/reject.o src/guc.o
-BYTES = src/buffer.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o src/faults.o \
-        src/stream.o
-ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/payload.o src/typed.o \
-        src/writer.o src/rejects.o src/evidence.o src/load.o
+BYTES = src/buffer.o src/arena.o src/lines.o src/decimal.o src/rfc3339.o src/json.o src/digest.o src/event.o \
+        src/flat.o src/batch.o src/parser.o src/faults.o src/stream.o
+ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/parse_ahead.o \
+        src/payload.o src/long_line.o src/typed.o src/writer.o src/rejects.o src/evidence.o src/load.o
 VERBS = src/load_jsonl.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o \
         src/internal.o src/dwh_ext.o
 OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
@@ -24,7 +24,7 @@ EXTRA_CLEAN = $(SCRIPT) META.json
 
 PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -std=gnu11
-SHLIB_LINK = -lyyjson -lz -lzstd -lcrypto
+SHLIB_LINK = -lyyjson -lz -lzstd -lcrypto -pthread
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
 REGRESS_OPTS = --inputdir=test --outputdir=test/results --encoding=UTF8

@@ -81,6 +81,8 @@ BEGIN
         facts_at timestamptz,
         checked_at timestamptz,
         CHECK (lines = loaded + rejected + blank OR status = 'stopped'));
+    ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS altered bigint NOT NULL DEFAULT 0;
+    ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS duplicate_keys bigint NOT NULL DEFAULT 0;
     CREATE UNIQUE INDEX IF NOT EXISTS loads_content ON ops.loads (sha256)
         WHERE NOT forced AND status NOT IN ('quarantined', 'stopped');
     CREATE INDEX IF NOT EXISTS loads_head ON ops.loads (head_sha256);
@@ -117,7 +119,9 @@ BEGIN
         ['users_at', 'apply_scd2()'],
         ['products_at', 'upsert_products()'],
         ['facts_at', 'load_facts()'],
-        ['checked_at', 'run_quality_checks()']]);
+        ['checked_at', 'run_quality_checks()'],
+        ['altered', 'Loaded lines whose \u0000 was replaced by U+FFFD (dwh.nul_escapes).'],
+        ['duplicate_keys', 'Loaded lines with an object that has a key more than once: the last one counts.']]);
 
     CREATE TABLE IF NOT EXISTS ops.files (
         path text COLLATE "C" PRIMARY KEY,
@@ -158,7 +162,7 @@ BEGIN
         ['line_no', 'Number of the line in the whole content, from 1.'],
         ['byte_offset', 'Of the line''s first byte in the whole content, from 0.'],
         ['stage', 'load: refused as a line; stage: refused as an event.'],
-        ['class', 'When loading: too_long, too_deep, invalid_utf8, nul_escape, lone_surrogate, invalid_json, not_object; when staging: missing_field, wrong_type, invalid_time, future_event, out_of_range.'],
+        ['class', 'When loading: too_long, too_deep, invalid_utf8, nul_escape, lone_surrogate, invalid_json, not_object, duplicate_key; when staging: missing_field, wrong_type, invalid_time, future_event, out_of_range.'],
         ['message', 'What was found.'],
         ['raw', 'The bytes of the line (stage load) or the payload as jsonb prints it (stage stage), at most the first 4,096.'],
         ['raw_bytes', 'How many there were.'],
@@ -305,13 +309,19 @@ BEGIN
         loaded_at timestamptz NOT NULL,
         payload jsonb NOT NULL,
         PRIMARY KEY (load_id, line_no));
+    ALTER TABLE raw.user_events ADD COLUMN IF NOT EXISTS altered boolean;
+    -- several times as fast as pglz, which no cancel interrupts: a long line would keep one waiting
+    IF (SELECT 'lz4' = ANY (s.enumvals) FROM pg_settings AS s WHERE s.name = 'default_toast_compression') THEN
+        ALTER TABLE raw.user_events ALTER COLUMN payload SET COMPRESSION lz4;
+    END IF;
     COMMENT ON TABLE raw.user_events IS 'Every accepted line as it came, with where it stood. Holds personal data.';
     PERFORM dwh._comment_columns('raw.user_events', ARRAY[
         ['load_id', 'ops.loads'],
         ['line_no', 'Number of the line in the whole content, from 1.'],
         ['byte_offset', 'Of the line''s first byte in the whole decompressed content, from 0.'],
         ['loaded_at', 'The load''s own time.'],
-        ['payload', 'The object, equal to what ::jsonb makes of the line.']]);
+        ['payload', 'The object, equal to what ::jsonb makes of the line.'],
+        ['altered', 'True where \u0000 was replaced by U+FFFD, as dwh.nul_escapes asked; else NULL.']]);
 
     CREATE TABLE IF NOT EXISTS staging.user_events (
         event_id uuid PRIMARY KEY,

@@ -3,6 +3,16 @@
 -- Invariant: lines = loaded + rejected + blank, for each load.
 -- Repeats are harmless: content that was loaded is recognised and left alone.
 
+CREATE TYPE dwh.line_reject AS (
+    line_no bigint,
+    byte_offset bigint,
+    class text,
+    message text,
+    raw bytea,
+    raw_bytes bigint);
+COMMENT ON TYPE dwh.line_reject IS
+'A line that load_jsonl() would refuse: its number from 1, where it begins, why, at most 4,096 of its bytes, and how many it has.';
+
 CREATE TYPE dwh.load_result AS (
     load_id bigint,
     path text,
@@ -13,30 +23,35 @@ CREATE TYPE dwh.load_result AS (
     blank bigint,
     held_back_bytes bigint,
     bytes bigint,
-    message text);
+    message text,
+    rejects dwh.line_reject[]);
 COMMENT ON TYPE dwh.load_result IS
-'The verdict on one file: loaded, appended, rewritten, partial_tail, truncated (new rows), already_loaded, empty (no line), quarantined (known to be refused), failed (see message).';
+'The verdict on one file: loaded, appended, rewritten, partial_tail, truncated (new rows), already_loaded, empty (no line), quarantined (known to be refused), failed (see message), validated (nothing written, the first 1,000 rejects in rejects).';
 
 CREATE FUNCTION dwh.load_jsonl(
     path text,
     on_error text DEFAULT 'continue',
     reject_limit "any" DEFAULT NULL,
-    force boolean DEFAULT false)
+    force boolean DEFAULT false,
+    validate_only boolean DEFAULT false,
+    workers integer DEFAULT NULL)
 RETURNS SETOF dwh.load_result
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_jsonl';
-REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) FROM PUBLIC;
-COMMENT ON FUNCTION dwh.load_jsonl(text, text, "any", boolean) IS
-'Loads a server file, a directory''s .jsonl and .ndjson files, or a pattern, also gzip and zstd, into raw.user_events. Relative paths lie in the landing directory, NULL is that directory. reject_limit is a count or a share like ''1%''. Returns one row a file: counts are lines, sizes decompressed bytes. Errors: 42501 without rights to the path, 58P01 where it is missing, 42809 for no regular file, WH002 over reject_limit or with on_error => ''abort'', WH004 without a warehouse, WH005 where the file changed meanwhile, 40P01 (retry) where two sets hold the same contents under names in another order; in a set of files an error of one is its row''s message. A repeat loads nothing and says already_loaded, unless force => true.';
+REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(text, text, "any", boolean, boolean, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.load_jsonl(text, text, "any", boolean, boolean, integer) IS
+'Loads a server file, a directory''s .jsonl and .ndjson files, or a pattern, also gzip and zstd, into raw.user_events. Relative paths lie in the landing directory, NULL is that directory. reject_limit is a count or a share like ''1%''. validate_only reads every line by the same rules, returns the rejects and writes nothing. workers => 2 parses in a thread while the backend writes; NULL is dwh.load_workers. Returns one row a file: counts are lines, sizes decompressed bytes. Errors: 22023 for arguments out of range, 42501 without rights to the path, 58P01 where it is missing, 42809 for no regular file, WH002 over reject_limit or with on_error => ''abort'', WH004 without a warehouse, WH005 where the file changed meanwhile, 40P01 (retry) where two sets hold the same contents under names in another order; in a set of files an error of one is its row''s message. A repeat loads nothing and says already_loaded, unless force => true.';
 
 CREATE FUNCTION dwh.load_jsonl(
     large_object oid,
     on_error text DEFAULT 'continue',
     reject_limit "any" DEFAULT NULL,
-    force boolean DEFAULT false)
+    force boolean DEFAULT false,
+    validate_only boolean DEFAULT false,
+    workers integer DEFAULT NULL)
 RETURNS SETOF dwh.load_result
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_jsonl_large_object';
-REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean) FROM PUBLIC;
-COMMENT ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean) IS
+REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean, boolean, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean, boolean, integer) IS
 'The same for the bytes of a large object (\lo_import in psql), for clients without files on the server. Returns one row. Errors: as above, 42704 where the object is missing. A repeat loads nothing, also from a file with the same content.';
 
 CREATE TYPE dwh.generated_log AS (

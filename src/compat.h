@@ -29,4 +29,20 @@
 #define dwh_schema_aclcheck(schema, role, mode) pg_namespace_aclcheck(schema, role, mode)
 #endif
 
+/* 16 lets the callbacks of the JSON parser return an error */
+#if PG_VERSION_NUM >= 160000
+#define DwhJsonAction JsonParseErrorType
+#define DWH_JSON_SUCCESS JSON_SUCCESS
+#else
+#define DwhJsonAction void
+#define DWH_JSON_SUCCESS
+#endif
+
+/* 17 lets the caller give the lexer's memory */
+#if PG_VERSION_NUM >= 170000
+#define dwh_make_json_lexer(text, length) makeJsonLexContextCstringLen(NULL, text, length, PG_UTF8, true)
+#else
+#define dwh_make_json_lexer(text, length) makeJsonLexContextCstringLen((char *) (text), (int) (length), PG_UTF8, true)
+#endif
+
 #endif

@@ -23,8 +23,8 @@ free_digest(void *digest)
 	dwh_digest_free(digest);
 }
 
-static void
-digest_failed(void)
+void
+dwh_content_digest_failed(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
@@ -40,7 +40,7 @@ dwh_content_digest(void)
 	RunningDigest *digest = dwh_digest_new();
 
 	if (digest == NULL)
-		digest_failed();
+		dwh_content_digest_failed();
 	callback->func = free_digest;
 	callback->arg = digest;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
@@ -51,14 +51,14 @@ void
 dwh_content_digest_add(RunningDigest *digest, const char *data, size_t length)
 {
 	if (!dwh_digest_add(digest, data, length))
-		digest_failed();
+		dwh_content_digest_failed();
 }
 
 void
 dwh_content_digest_peek(RunningDigest *digest, uint8 result[DIGEST_BYTES])
 {
 	if (!dwh_digest_peek(digest, result))
-		digest_failed();
+		dwh_content_digest_failed();
 }
 
 /* Fills the buffer as far as the content goes. */
@@ -81,7 +81,7 @@ heads_of(const char *data, size_t length, uint8 heads[][DIGEST_BYTES])
 
 	for (size_t size = 1; size <= length && size <= HEAD_MAX_BYTES; size *= 2)
 		if (!dwh_digest_of(data, size, heads[count++]))
-			digest_failed();
+			dwh_content_digest_failed();
 	return count;
 }
 

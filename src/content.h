@@ -35,6 +35,9 @@ extern void dwh_content_match(Source *source, bool compare, bool lock_head, Cont
 /* A digest that goes with the current memory context, on error too. */
 extern RunningDigest *dwh_content_digest(void);
 
+/* Raises the error of a libcrypto that fails. */
+extern void dwh_content_digest_failed(void);
+
 /* Adds to, or takes, a digest; an error where libcrypto fails. */
 extern void dwh_content_digest_add(RunningDigest *digest, const char *data, size_t length);
 extern void dwh_content_digest_peek(RunningDigest *digest, uint8 result[DIGEST_BYTES]);

@@ -149,3 +149,107 @@ dwh_decimal_integer(const Decimal *decimal, int max_digits, int64_t *value)
 		*value = -*value;
 	return true;
 }
+
+/* numeric.c: header of the short form, and what fits into it */
+#define SHORT_FORM 0x8000
+#define SHORT_NEGATIVE 0x2000
+#define SHORT_SCALE_SHIFT 7
+#define SHORT_SCALE_MAX 63
+#define SHORT_WEIGHT_MIN (-64)
+#define SHORT_WEIGHT_MAX 63
+#define SHORT_WEIGHT_MASK 0x7F
+#define BASE_DIGITS 4			/* decimal digits of one digit in base 10000 */
+
+/* Writes header and digits, both of two bytes each in the machine's order. */
+static size_t
+pack(bool negative, int64_t scale, int64_t weight, const int16_t *digits, size_t count, char *target)
+{
+	uint16_t	header = (uint16_t) (SHORT_FORM | (negative ? SHORT_NEGATIVE : 0) | scale << SHORT_SCALE_SHIFT |
+									 (weight & SHORT_WEIGHT_MASK));
+
+	memcpy(target, &header, sizeof(header));
+	memcpy(target + sizeof(header), digits, count * sizeof(int16_t));
+	return sizeof(header) + count * sizeof(int16_t);
+}
+
+/* The weight in base 10000 of the digit that holds a decimal digit. */
+static int64_t
+base_weight(int64_t weight)
+{
+	return weight >= 0 ? weight / BASE_DIGITS : -((BASE_DIGITS - 1 - weight) / BASE_DIGITS);
+}
+
+static size_t
+pack_decimal(const Decimal *decimal, char *target)
+{
+	static const int16_t powers[BASE_DIGITS] = {1, 10, 100, 1000};
+	int16_t		digits[DECIMAL_PACKED_DIGITS] = {0};
+	int64_t		highest = base_weight(decimal->first);
+	int64_t		count = highest - base_weight(decimal->last) + 1;
+
+	if (decimal->scale > SHORT_SCALE_MAX || highest < SHORT_WEIGHT_MIN || highest > SHORT_WEIGHT_MAX ||
+		count > DECIMAL_PACKED_DIGITS)
+		return 0;
+	if (decimal->zero)
+		return pack(false, decimal->scale, 0, digits, 0, target);
+	for (int64_t weight = decimal->first; weight >= decimal->last; weight--)
+	{
+		int64_t		base = base_weight(weight);
+
+		digits[highest - base] += (int16_t) ((digit_at(decimal, weight) - '0') * powers[weight - base * BASE_DIGITS]);
+	}
+	return pack(decimal->negative, decimal->scale, highest, digits, (size_t) count, target);
+}
+
+/* Integers up to so many digits are packed without a Decimal: four base-10000 digits. */
+#define PLAIN_DIGITS 16
+
+/* The magnitude of a plain integer; false where the text is none. */
+static bool
+read_plain_integer(const char *text, size_t length, bool *negative, int64_t *value)
+{
+	size_t		at = length > 0 && text[0] == '-';
+
+	*negative = at == 1;
+	*value = 0;
+	if (at == length || length - at > PLAIN_DIGITS || (text[at] == '0' && length - at > 1))
+		return false;
+	for (; at < length; at++)
+	{
+		if (text[at] < '0' || text[at] > '9')
+			return false;
+		*value = *value * 10 + (text[at] - '0');
+	}
+	return true;
+}
+
+static size_t
+pack_plain_integer(int64_t value, bool negative, char *target)
+{
+	int16_t		reversed[PLAIN_DIGITS / BASE_DIGITS] = {0};
+	int16_t		digits[PLAIN_DIGITS / BASE_DIGITS];
+	int			count = 0;
+	int			zeros = 0;
+
+	if (value == 0)
+		return pack(false, 0, 0, digits, 0, target);
+	for (; value > 0; value /= 10000)
+		reversed[count++] = (int16_t) (value % 10000);
+	while (reversed[zeros] == 0)
+		zeros++;				/* those at the end are not stored */
+	for (int i = 0; i < count - zeros; i++)
+		digits[i] = reversed[count - 1 - i];
+	return pack(negative, 0, count - 1, digits, (size_t) (count - zeros), target);
+}
+
+size_t
+dwh_decimal_pack(const char *text, size_t length, char *target)
+{
+	Decimal		decimal;
+	bool		negative;
+	int64_t		value;
+
+	if (read_plain_integer(text, length, &negative, &value))
+		return pack_plain_integer(value, negative, target);
+	return dwh_decimal_read(text, length, &decimal) == DECIMAL_OK ? pack_decimal(&decimal, target) : 0;
+}

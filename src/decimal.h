@@ -42,4 +42,15 @@ extern void dwh_decimal_print(const Decimal *decimal, bool trimmed, ByteBuffer *
 /* Its value where it is an integer of at most max_digits (18 at most) digits; false otherwise. */
 extern bool dwh_decimal_integer(const Decimal *decimal, int max_digits, int64_t *value);
 
+/* Bytes of the longest number that is packed: base-10000 digits behind a header of two bytes. */
+#define DECIMAL_PACKED_DIGITS 16
+#define DECIMAL_PACKED_BYTES (2 + 2 * DECIMAL_PACKED_DIGITS)
+
+/*
+ * Writes the bytes of the numeric that a number's text gives, without a length header; returns how many, 0 where it is no
+ * JSON number, or takes more than DECIMAL_PACKED_BYTES or numeric's long form. Layout: numeric.c, struct NumericShort. The
+ * target need not be aligned.
+ */
+extern size_t dwh_decimal_pack(const char *text, size_t length, char *target);
+
 #endif

@@ -9,15 +9,31 @@
 #include "guc.h"
 
 char	   *dwh_allowed_directories;
+int			dwh_duplicate_keys;
 int			dwh_fact_partition;
 char	   *dwh_landing_directory;
+bool		dwh_load_notices;
+int			dwh_load_workers;
 int			dwh_max_line_bytes;
 double		dwh_max_reject_share;
+int			dwh_nul_escapes;
 char	   *dwh_report_timezone;
+
+static const struct config_enum_entry duplicate_keys[] = {
+	{"keep_last", DUPLICATE_KEYS_KEEP_LAST, false},
+	{"reject", DUPLICATE_KEYS_REJECT, false},
+	{NULL, 0, false}
+};
 
 static const struct config_enum_entry fact_partitions[] = {
 	{"day", FACT_PARTITION_DAY, false},
 	{"month", FACT_PARTITION_MONTH, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry nul_escapes[] = {
+	{"reject", NUL_ESCAPES_REJECT, false},
+	{"replace", NUL_ESCAPES_REPLACE, false},
 	{NULL, 0, false}
 };
 
@@ -47,6 +63,11 @@ dwh_guc_init(void)
 							   "Directories whose files may be loaded without pg_read_server_files.",
 							   "Absolute paths, separated by commas. The landing directory needs no entry.",
 							   &dwh_allowed_directories, "", PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dwh.duplicate_keys",
+							 "What becomes of a line with an object that has a key more than once: keep_last or reject.",
+							 "keep_last does as jsonb does, and counts the line in ops.loads.duplicate_keys.",
+							 &dwh_duplicate_keys, DUPLICATE_KEYS_KEEP_LAST, duplicate_keys, PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomEnumVariable("dwh.fact_partition",
 							 "Span of the partitions that marts.fact_user_events gets from now on: month or day, in UTC.",
 							 NULL, &dwh_fact_partition, FACT_PARTITION_MONTH, fact_partitions, PGC_USERSET, 0,
@@ -55,6 +76,13 @@ dwh_guc_init(void)
 							   "Directory that generate_events() writes to and run_pipeline() reads when no path is given.",
 							   "Absolute path. Empty means dwh_landing/<database oid> inside the data directory, made on first use.",
 							   &dwh_landing_directory, "", PGC_SUSET, 0, check_absolute_or_empty, NULL, NULL);
+	DefineCustomBoolVariable("dwh.load_notices",
+							 "Says with a NOTICE what became of each file that was loaded.",
+							 NULL, &dwh_load_notices, true, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dwh.load_workers",
+							"Workers that load a file: with 2, a thread parses while the backend writes.",
+							"The argument workers of dwh.load_jsonl() overrides it.",
+							&dwh_load_workers, 1, 1, 2, PGC_USERSET, 0, NULL, NULL, NULL);
 	/* at most 32 MB: jsonb of such a line stays below jsonb's own limit of 256 MB whatever it holds */
 	DefineCustomIntVariable("dwh.max_line_bytes",
 							"Longest line that is loaded; a longer one is kept as a reject of class too_long.",
@@ -64,6 +92,10 @@ dwh_guc_init(void)
 							 "Share of a load's non-blank lines that may be refused before the load is quarantined.",
 							 "0.1: at least 90 % must get through. It needs at least 10 refused lines, or all of them.",
 							 &dwh_max_reject_share, 0.1, 0, 1, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("dwh.nul_escapes",
+							 "What becomes of a line with \\u0000, which jsonb cannot store: reject or replace.",
+							 "replace puts U+FFFD in its place and marks the row of raw.user_events as altered.",
+							 &dwh_nul_escapes, NUL_ESCAPES_REJECT, nul_escapes, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.report_timezone",
 							   "Time zone of the reporting days in the KPI views.",
 							   NULL, &dwh_report_timezone, "UTC", PGC_USERSET, 0, check_timezone, NULL, NULL);

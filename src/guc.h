@@ -4,17 +4,33 @@
 #ifndef DWH_GUC_H
 #define DWH_GUC_H
 
+typedef enum DuplicateKeys
+{
+	DUPLICATE_KEYS_KEEP_LAST,
+	DUPLICATE_KEYS_REJECT
+} DuplicateKeys;
+
 typedef enum FactPartition
 {
 	FACT_PARTITION_DAY,
 	FACT_PARTITION_MONTH
 } FactPartition;
 
+typedef enum NulEscapes
+{
+	NUL_ESCAPES_REJECT,
+	NUL_ESCAPES_REPLACE
+} NulEscapes;
+
 extern char *dwh_allowed_directories;	/* comma-separated absolute paths; "" = none */
+extern int	dwh_duplicate_keys; /* a DuplicateKeys */
 extern int	dwh_fact_partition; /* a FactPartition */
 extern char *dwh_landing_directory; /* absolute path; "" = dwh_landing/<database oid> in the data directory */
+extern bool dwh_load_notices;
+extern int	dwh_load_workers;	/* 1 or 2 */
 extern int	dwh_max_line_bytes;
 extern double dwh_max_reject_share; /* 0 to 1 */
+extern int	dwh_nul_escapes;	/* a NulEscapes */
 extern char *dwh_report_timezone;
 
 /* Defines all of them and reserves the prefix. */

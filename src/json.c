@@ -81,9 +81,8 @@ dwh_utf8_clip(const char *text, size_t length, size_t limit)
 	return limit;
 }
 
-/* True if brackets outside of strings nest deeper than the limit. Works on any bytes; stops at the first excess. */
-static bool
-nests_too_deep(const char *text, size_t length)
+bool
+dwh_json_nests_too_deep(const char *text, size_t length)
 {
 	int			depth = 0;
 	bool		in_string = false;
@@ -154,6 +153,21 @@ mend_lone_surrogates(char *text, size_t length)
 	return mended;
 }
 
+void
+dwh_json_replace_nul(char *text, size_t length)
+{
+	char	   *end = text + length;
+
+	for (char *at = text; at < end; at++)
+	{
+		if (*at != '\\')
+			continue;
+		if (escape_value(at, end) == 0)
+			memcpy(at, "\\uFFFD", 6);
+		at++;
+	}
+}
+
 /* True if lone surrogates are all that is wrong with the line. */
 static bool
 only_lone_surrogates(const char *text, size_t length, const yyjson_alc *alc)
@@ -170,7 +184,7 @@ explain_refusal(const char *text, size_t length, const yyjson_read_err *error, c
 {
 	if (!dwh_utf8_is_valid(text, length))
 		dwh_reject(verdict, REJECT_INVALID_UTF8, "the line holds a byte sequence that is not UTF-8");
-	else if (nests_too_deep(text, length))
+	else if (dwh_json_nests_too_deep(text, length))
 		dwh_reject(verdict, REJECT_TOO_DEEP, "nested deeper than %d levels", JSON_MAX_DEPTH);
 	else if (only_lone_surrogates(text, length, alc))
 		dwh_reject(verdict, REJECT_LONE_SURROGATE, "a \\u escape is half of a surrogate pair, near byte %zu of the line",
@@ -224,7 +238,7 @@ dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Ver
 		explain_refusal(text, length, &error, alc, verdict);
 		return NULL;
 	}
-	if (yyjson_doc_get_val_count(doc) > JSON_MAX_DEPTH && nests_too_deep(text, length))
+	if (yyjson_doc_get_val_count(doc) > JSON_MAX_DEPTH && dwh_json_nests_too_deep(text, length))
 	{
 		dwh_reject(verdict, REJECT_TOO_DEEP, "nested deeper than %d levels", JSON_MAX_DEPTH);
 		return NULL;

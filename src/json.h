@@ -22,6 +22,12 @@
  */
 extern yyjson_val *dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Verdict *verdict);
 
+/* Replaces each \u0000 in a text, in place, by \uFFFD; an escaped backslash before u0000 stays what it is. */
+extern void dwh_json_replace_nul(char *text, size_t length);
+
+/* True if the brackets outside of strings nest deeper than JSON_MAX_DEPTH. Works on any bytes. */
+extern bool dwh_json_nests_too_deep(const char *text, size_t length);
+
 /* True if the bytes are UTF-8 that PostgreSQL accepts: no NUL, no overlong form, no surrogate, at most U+10FFFF. */
 extern bool dwh_utf8_is_valid(const char *text, size_t length);
 

@@ -34,8 +34,8 @@ static const char *const find_heads_query =
 
 static const char *const insert_query =
 	"INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected, "
-	"blank, held_back_bytes, ends_open, truncated, forced, status, continues_load_id, loaded_at) "
-	"VALUES ($1, $2, pg_catalog.encode($3, 'hex'), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT DO NOTHING";
+	"blank, held_back_bytes, ends_open, truncated, forced, status, continues_load_id, loaded_at, altered, duplicate_keys) "
+	"VALUES ($1, $2, pg_catalog.encode($3, 'hex'), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) ON CONFLICT DO NOTHING";
 
 static const char *const remember_query =
 	"INSERT INTO ops.files AS f (path, device, inode, size, mtime, ctime, settled, load_id) "
@@ -48,15 +48,15 @@ typedef struct Statement
 {
 	const char *text;
 	int			count;
-	Oid			types[18];
+	Oid			types[20];
 	SPIPlanPtr	plan;
 } Statement;
 
 static Statement find_file = {.count = 6,.types = {TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID}};
 static Statement find_heads = {.count = 1,.types = {BYTEAARRAYOID}};
-static Statement insert_load = {.count = 18,.types = {
+static Statement insert_load = {.count = 20,.types = {
 	INT8OID, TEXTOID, BYTEAOID, BYTEAOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	INT8OID, INT8OID, BOOLOID, BOOLOID, BOOLOID, TEXTOID, INT8OID, TIMESTAMPTZOID
+	INT8OID, INT8OID, BOOLOID, BOOLOID, BOOLOID, TEXTOID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID
 }};
 static Statement knows_path = {.count = 1,.types = {TEXTOID}};
 static Statement next_id = {.count = 0};
@@ -204,9 +204,9 @@ dwh_ledger_insert(const LoadRow *row)
 		Int64GetDatum(row->lines), Int64GetDatum(row->loaded), Int64GetDatum(row->rejected), Int64GetDatum(row->blank),
 		Int64GetDatum(row->held_back_bytes), BoolGetDatum(row->ends_open), BoolGetDatum(row->truncated),
 		BoolGetDatum(row->forced), CStringGetTextDatum(row->status), Int64GetDatum(row->continues_load_id),
-		TimestampTzGetDatum(row->loaded_at)
+		TimestampTzGetDatum(row->loaded_at), Int64GetDatum(row->altered), Int64GetDatum(row->duplicate_keys)
 	};
-	char		nulls[] = "                  ";
+	char		nulls[] = "                    ";
 
 	if (row->continues_load_id == 0)
 		nulls[16] = 'n';

@@ -41,6 +41,8 @@ typedef struct LoadRow
 	int64		loaded;
 	int64		rejected;
 	int64		blank;
+	int64		altered;		/* loaded lines whose \u0000 was replaced */
+	int64		duplicate_keys; /* loaded lines with a key more than once */
 	int64		held_back_bytes;
 	bool		ends_open;
 	bool		truncated;

@@ -172,6 +172,17 @@ dwh_lines_next(LineReader *reader, Line *line)
 	return true;
 }
 
+ByteBuffer
+dwh_lines_detach(LineReader *reader)
+{
+	ByteBuffer	taken = reader->buffer;
+
+	dwh_buffer_init(&reader->buffer, taken.alc);
+	dwh_buffer_add(&reader->buffer, taken.data + reader->begin, taken.length - reader->begin);
+	reader->begin = 0;
+	return taken;
+}
+
 bool
 dwh_line_is_blank(const Line *line)
 {

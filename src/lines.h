@@ -48,6 +48,12 @@ extern void dwh_lines_init(LineReader *reader, ReadBytes read, void *source, uin
 /* The next line; false at the end of the content. */
 extern bool dwh_lines_next(LineReader *reader, Line *line);
 
+/*
+ * Takes the buffer that holds the last line away from the reader, which goes on with a small one: the line stays valid
+ * until its new owner frees the buffer.
+ */
+extern ByteBuffer dwh_lines_detach(LineReader *reader);
+
 /* True for a line of blanks and tabs alone. */
 extern bool dwh_line_is_blank(const Line *line);
 

@@ -1,18 +1,20 @@
 /*
- * load.c: lines -> rows of raw.user_events and ops.rejects, and the ledger's row.
+ * load.c: parsed lines -> rows of raw.user_events and ops.rejects, and the ledger's row.
  *
- *     file --source.c--> bytes --lines.c--> line --json.c--> object --payload.c--> jsonb --[load.c]--> writer.c
+ *     file --source.c--> bytes --parse_ahead.c--> parsed lines --[load.c]--> rows --writer.c--> raw.user_events, ops.rejects
  *
  * Invariants:
  *  (1) lines = loaded + rejected + blank, counted line by line, and every loaded or rejected line is a row.
  *  (2) Rows, rejects and ledger row are written by one transaction.
  *  (3) A file that was seen twice in this call or by two sessions is loaded once (content.c holds the lock).
  *
- * Memory: "dwh load" for one file; the writer's batch context for rows; "dwh line" for one line's parse.
+ * Memory: "dwh load" for one file; the parsed lines of a batch, and the writer's batch context for what is made of them.
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
+#include "commands/progress.h"
+#include "pgstat.h"
+#include "utils/backend_progress.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -21,13 +23,13 @@
 #include "errcodes.h"
 #include "evidence.h"
 #include "guc.h"
-#include "json.h"
 #include "ledger.h"
-#include "lines.h"
 #include "load.h"
-#include "memory.h"
+#include "long_line.h"
+#include "parse_ahead.h"
 #include "payload.h"
 #include "rejects.h"
+#include "warehouse.h"
 #include "writer.h"
 
 /*
@@ -36,88 +38,125 @@
  */
 #define SETTLED_AFTER (INT64CONST(2) * 1000000000)
 
-static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "loaded_at", "payload", NULL};
+static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "loaded_at", "payload", "altered", NULL};
+
+#define RAW_PAYLOAD 4			/* the payload in that list */
 
 typedef struct LoadState
 {
 	const LoadOptions *options;
 	Source	   *source;
 	RunningDigest *digest;		/* of all bytes read so far */
-	int64		bytes_read;
 	ContentMatch match;
-	LineReader	reader;
+	int64		skipped;		/* bytes before the new part */
+	ParseAhead *parse;
 	TimestampTz opened_at;
 	LoadRow		row;
-	TableWriter *raw;
+	TableWriter *raw;			/* NULL where nothing is to be written, as is the next */
 	TableWriter *rejects;
-	MemoryContext line_context;
-	yyjson_alc	line_memory;
+	List	   *kept_rejects;	/* of KeptReject, where nothing is written */
+	MemoryContext result_context;	/* of those */
+	MemoryContext lines_context;	/* of payloads made here; reset after each batch */
 } LoadState;
-
-/* The ReadBytes callback of the line reader: every byte passes the digest. */
-static size_t
-read_digested(void *argument, char *target, size_t size)
-{
-	LoadState  *state = argument;
-	size_t		got = dwh_source_read(state->source, target, size);
-
-	dwh_content_digest_add(state->digest, target, got);
-	state->bytes_read += got;
-	return got;
-}
 
 /* Reads up to where the new part begins. */
 static void
 skip_known_part(LoadState *state)
 {
 	char	   *buffer = palloc(BLCKSZ);
-	int64		left = state->match.resume_offset;
 
-	while (left > 0)
+	while (state->skipped < state->match.resume_offset)
 	{
-		size_t		got = read_digested(state, buffer, (size_t) Min(left, BLCKSZ));
+		size_t		got = dwh_source_read(state->source, buffer,
+										  (size_t) Min(state->match.resume_offset - state->skipped, BLCKSZ));
 
 		if (got == 0)
 			break;				/* the file shrank: dwh_source_verify will say so */
-		left -= got;
+		dwh_content_digest_add(state->digest, buffer, got);
+		state->skipped += got;
 	}
 }
 
-static void
-put_raw(LoadState *state, const Line *line, int64 line_no, yyjson_val *object)
+/* The jsonb of a parsed line; NULL, with the verdict filled, where it is refused. */
+static Jsonb *
+payload_of(ParsedLine *line, Verdict *verdict)
 {
-	MemoryContext caller = MemoryContextSwitchTo(dwh_writer_batch_context(state->raw));
-	Datum		values[5];
-	bool		nulls[5] = {false};
+	Jsonb	   *payload = NULL;
 
-	values[0] = Int64GetDatum(state->row.load_id);
-	values[1] = Int64GetDatum(line_no);
-	values[2] = Int64GetDatum((int64) line->offset);
-	values[3] = TimestampTzGetDatum(state->row.loaded_at);
-	values[4] = JsonbPGetDatum(dwh_payload_from_json(object));
-	MemoryContextSwitchTo(caller);
-	dwh_writer_put(state->raw, values, nulls);
-	state->row.loaded++;
+	switch (line->kind)
+	{
+		case PARSED_JSONB:
+			return (Jsonb *) line->data;
+		case PARSED_OBJECT:
+			payload = dwh_payload_from_json(line->object, &line->repeats_key);
+			break;
+		case PARSED_LONG:
+			payload = dwh_payload_from_long_line(line, dwh_line_rules(), verdict);
+			break;
+		case PARSED_REFUSED:
+			*verdict = *line->verdict;
+			break;
+		case PARSED_BLANK:
+			break;
+	}
+	if (payload == NULL || !line->repeats_key || dwh_duplicate_keys == DUPLICATE_KEYS_KEEP_LAST)
+		return payload;
+	dwh_reject(verdict, REJECT_DUPLICATE_KEY, "an object has a key more than once, which dwh.duplicate_keys does not allow");
+	return NULL;
 }
 
 static void
-put_reject(LoadState *state, const Line *line, int64 line_no, const Verdict *verdict)
+write_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
+{
+	Datum		values[] = {
+		Int64GetDatum(state->row.load_id), Int64GetDatum(line_no), Int64GetDatum((int64) line->offset),
+		TimestampTzGetDatum(state->row.loaded_at), JsonbPGetDatum(payload), BoolGetDatum(true)
+	};
+	bool		nulls[] = {false, false, false, false, false, !line->altered};
+
+	if (line->kind == PARSED_LONG)
+		values[RAW_PAYLOAD] = dwh_writer_compress(state->raw, RAW_PAYLOAD, payload);
+	dwh_writer_put(state->raw, values, nulls);
+}
+
+static void
+put_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
+{
+	if (state->raw != NULL)
+		write_raw(state, line, line_no, payload);
+	state->row.loaded++;
+	state->row.altered += line->altered;
+	state->row.duplicate_keys += line->repeats_key;
+}
+
+/* Keeps a reject for the result of a call that writes nothing. */
+static void
+keep_reject(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
+{
+	MemoryContext caller = MemoryContextSwitchTo(state->result_context);
+	size_t		length = Min(line->length, LINE_EVIDENCE_BYTES);
+	KeptReject *kept = palloc(offsetof(KeptReject, raw) + length);
+
+	kept->line_no = line_no;
+	kept->byte_offset = (int64) line->offset;
+	kept->verdict = *verdict;
+	kept->full_length = (int64) line->full_length;
+	kept->length = length;
+	memcpy(kept->raw, line->data, length);
+	state->kept_rejects = lappend(state->kept_rejects, kept);
+	MemoryContextSwitchTo(caller);
+}
+
+static void
+put_reject(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
 {
 	RejectPlace place = {state->row.load_id, line_no, (int64) line->offset, "load"};
 
-	dwh_rejects_put(state->rejects, &place, verdict, line->text, line->length, line->full_length);
+	if (state->rejects != NULL)
+		dwh_rejects_put(state->rejects, &place, verdict, line->data, line->length, line->full_length);
+	else if (state->row.rejected < KEPT_REJECTS_MAX)
+		keep_reject(state, line, line_no, verdict);
 	state->row.rejected++;
-}
-
-/* Parses a line in the line's context; NULL with the verdict where it is refused. */
-static yyjson_val *
-parse_line(LoadState *state, const Line *line, Verdict *verdict)
-{
-	if (!line->oversized)
-		return dwh_json_read_object(line->text, line->length, &state->line_memory, verdict);
-	dwh_reject(verdict, REJECT_TOO_LONG, "the line has %llu bytes, dwh.max_line_bytes allows %d",
-			   (unsigned long long) line->full_length, dwh_max_line_bytes);
-	return NULL;
 }
 
 /* Writes what is known of a load that goes over its limit, in a transaction of its own, and raises WH002. */
@@ -138,72 +177,91 @@ stop_over_limit(LoadState *state, const char *detail)
 }
 
 static void
-refuse_line(LoadState *state, const Line *line, int64 line_no, const Verdict *verdict)
+refuse_line(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
 {
 	int64		limit = state->options->on_error == ON_ERROR_ABORT ? 0 : state->options->reject_limit;
 
 	put_reject(state, line, line_no, verdict);
-	if (limit >= 0 && state->row.rejected > limit)
+	if (limit >= 0 && state->row.rejected > limit && !state->options->validate_only)
 		stop_over_limit(state, psprintf("%lld of the first %lld lines were refused, %lld are allowed; the last one, line %lld: %s.",
 										(long long) state->row.rejected, (long long) state->row.lines,
 										(long long) limit, (long long) line_no, verdict->message));
 }
 
 static void
-take_line(LoadState *state, const Line *line)
+take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
 {
 	int64		line_no = state->row.first_line + state->row.lines;
+	MemoryContext caller = MemoryContextSwitchTo(state->lines_context);
 	Verdict		verdict;
-	yyjson_val *object = NULL;
-	bool		blank = dwh_line_is_blank(line);
+	Jsonb	   *payload = payload_of(line, &verdict);
 
-	if (!blank)
-		object = parse_line(state, line, &verdict);
+	MemoryContextSwitchTo(caller);
+	if (line->kind == PARSED_LONG && payload != NULL)
+		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */
 	/* a last line without LF counts if it is a whole object; otherwise its writer may not be done with it */
-	if (!line->terminated && !state->options->force && (object == NULL || dwh_source_is_truncated(state->source)))
+	if (!line->terminated && !state->options->force && (payload == NULL || dwh_source_is_truncated(state->source)))
 	{
 		state->row.held_back_bytes = (int64) line->bytes;
 		return;
 	}
 	state->row.lines++;
 	state->row.ends_open = !line->terminated;
-	if (blank)
+	if (line->kind == PARSED_BLANK)
 		state->row.blank++;
-	else if (object != NULL)
-		put_raw(state, line, line_no, object);
+	else if (payload != NULL)
+		put_raw(state, line, line_no, payload);
 	else
 		refuse_line(state, line, line_no, &verdict);
 }
 
+/* Tells other sessions how far it is, in pg_stat_progress_copy. */
+static void
+report_progress(const LoadState *state)
+{
+	static const int params[] = {
+		PROGRESS_COPY_BYTES_PROCESSED, PROGRESS_COPY_TUPLES_PROCESSED, PROGRESS_COPY_TUPLES_EXCLUDED
+	};
+	const int64 values[] = {dwh_source_stored_read(state->source), state->row.loaded, state->row.rejected};
+
+	pgstat_progress_update_multi_param(lengthof(params), params, values);
+}
+
+static void
+begin_progress(const LoadState *state)
+{
+	static const int params[] = {PROGRESS_COPY_COMMAND, PROGRESS_COPY_TYPE, PROGRESS_COPY_BYTES_TOTAL};
+	const FileStat *status = dwh_source_stat(state->source);
+	const int64 values[] = {PROGRESS_COPY_COMMAND_FROM, PROGRESS_COPY_TYPE_FILE, status != NULL ? status->size : 0};
+
+	pgstat_progress_start_command(PROGRESS_COMMAND_COPY, dwh_warehouse_table("raw", "user_events"));
+	pgstat_progress_update_multi_param(lengthof(params), params, values);
+}
+
+/* The rows of a batch point into it: they are written before the next one. */
 static void
 read_lines(LoadState *state)
 {
-	Line		line;
+	LineBatch  *batch;
 
-	while (dwh_lines_next(&state->reader, &line))
+	while ((batch = dwh_parse_next(state->parse)) != NULL)
 	{
-		MemoryContext caller = MemoryContextSwitchTo(state->line_context);
-
-		take_line(state, &line);
-		MemoryContextSwitchTo(caller);
-		MemoryContextReset(state->line_context);
+		for (int i = 0; i < batch->count; i++)
+			take_line(state, batch, &batch->lines[i]);
+		if (state->raw != NULL)
+		{
+			dwh_writer_flush(state->raw);
+			report_progress(state);
+		}
+		MemoryContextReset(state->lines_context);
 	}
 }
 
-/* Opens everything that reading needs, positioned where the new part begins. */
+/* Opens the tables and takes an id: what a call that writes nothing does without. */
 static void
-begin_load(LoadState *state)
+begin_writing(LoadState *state)
 {
-	MemoryContext context = CurrentMemoryContext;
-	yyjson_alc *memory = palloc(sizeof(yyjson_alc));
-
-	*memory = dwh_memory_allocator(context);
-	state->digest = dwh_content_digest();
-	state->line_context = AllocSetContextCreate(context, "dwh line", ALLOCSET_DEFAULT_SIZES);
-	state->line_memory = dwh_memory_allocator(state->line_context);
 	state->row.load_id = dwh_ledger_next_id();
-	state->row.loaded_at = GetCurrentTimestamp();
-	state->row.first_line = 1;
 	if (state->match.kind == CONTENT_GROWN)
 	{
 		state->row.continues_load_id = state->match.load.load_id;
@@ -212,8 +270,21 @@ begin_load(LoadState *state)
 	}
 	state->raw = dwh_writer_open("raw", "user_events", raw_columns);
 	state->rejects = dwh_rejects_open();
-	dwh_lines_init(&state->reader, read_digested, state, (uint64) state->match.resume_offset,
-				   (size_t) dwh_max_line_bytes, memory);
+	begin_progress(state);
+}
+
+/* Opens everything that reading needs, positioned where the new part begins. */
+static void
+begin_load(LoadState *state)
+{
+	state->digest = dwh_content_digest();
+	state->lines_context = AllocSetContextCreate(CurrentMemoryContext, "dwh lines", ALLOCSET_DEFAULT_SIZES);
+	state->row.loaded_at = GetCurrentTimestamp();
+	state->row.first_line = 1;
+	if (!state->options->validate_only)
+		begin_writing(state);
+	state->parse = dwh_parse_open(state->source, state->digest, (uint64) state->match.resume_offset, dwh_line_rules(),
+								  state->options->workers);
 }
 
 /* The status of a load that read something, the most telling first. */
@@ -275,13 +346,13 @@ report_nothing_new(LoadState *state)
 		state->row.lines = state->row.blank = 0;
 }
 
-/* Writes the ledger's row, unless not a single line that counts was read. */
+/* Fills in what is known only at the end of the content. */
 static void
-finish_load(LoadState *state)
+complete_row(LoadState *state)
 {
 	dwh_source_verify(state->source);
-	state->row.content_bytes = state->bytes_read;
-	state->row.bytes = state->bytes_read - state->match.counted_from;
+	state->row.content_bytes = state->skipped + (int64) dwh_parse_bytes(state->parse);
+	state->row.bytes = state->row.content_bytes - state->match.counted_from;
 	state->row.truncated = dwh_source_is_truncated(state->source);
 	state->row.forced = state->options->force;
 	memcpy(state->row.head, state->match.head, DIGEST_BYTES);
@@ -292,9 +363,32 @@ finish_load(LoadState *state)
 				 errmsg("file \"%s\" changed while it was read", state->row.path),
 				 errdetail("Read a second time, it had another SHA-256."),
 				 errhint("Nothing of it was loaded. Load it again once its writer has finished.")));
+}
+
+/* One line for whoever waits for a load: what became of its lines, and how fast. */
+static void
+announce(const LoadState *state)
+{
+	double		seconds = (double) (GetCurrentTimestamp() - state->opened_at) / USECS_PER_SEC;
+
+	if (!dwh_load_notices)
+		return;
+	ereport(NOTICE,
+			(errmsg("%s: %lld of %lld lines loaded, %lld rejected, %lld blank",
+					state->row.path, (long long) state->row.loaded, (long long) state->row.lines,
+					(long long) state->row.rejected, (long long) state->row.blank),
+			 errdetail("%.1f MB in %.2f s: %.0f lines a second, load_id %lld.", (double) state->row.bytes / 1e6, seconds,
+					   (double) state->row.lines / Max(seconds, 1e-6), (long long) state->row.load_id)));
+}
+
+/* Writes the ledger's row, unless not a single line that counts was read. */
+static void
+finish_load(LoadState *state)
+{
 	check_reject_share(state);
 	dwh_writer_close(state->raw);
 	dwh_writer_close(state->rejects);
+	pgstat_progress_end_command();
 	state->row.status = status_of(state);
 	if (state->row.lines == state->row.blank)
 	{
@@ -303,6 +397,19 @@ finish_load(LoadState *state)
 	}
 	dwh_ledger_insert(&state->row);
 	remember_file(state, state->row.load_id);
+	announce(state);
+}
+
+static void
+load_new_part(LoadState *state)
+{
+	begin_load(state);
+	read_lines(state);
+	complete_row(state);
+	if (!state->options->validate_only)
+		finish_load(state);
+	else
+		state->row.status = state->row.truncated ? "truncated" : "validated";
 }
 
 /* What a status leaves open, or NULL. */
@@ -327,17 +434,30 @@ result_of(const LoadState *state)
 			.blank = state->row.blank,
 			.held_back_bytes = state->row.held_back_bytes,
 			.bytes = state->row.bytes,
-			.message = message_of(state->row.status)
+			.message = message_of(state->row.status),
+			.rejects = state->kept_rejects
 	};
 }
 
-static LoadResult
-load_source(Source *source, const LoadOptions *options)
+/* What is known of the content: with validate_only nothing is looked up, and nothing locked. */
+static void
+match_content(LoadState *state)
 {
-	LoadState	state = {.options = options,.source = source,.opened_at = GetCurrentTimestamp()};
+	const LoadOptions *options = state->options;
+
+	if (!options->validate_only)
+		dwh_content_match(state->source, !options->force, !options->exclusive, &state->match);
+}
+
+static LoadResult
+load_source(Source *source, const LoadOptions *options, MemoryContext result_context)
+{
+	LoadState	state = {
+		.options = options,.source = source,.opened_at = GetCurrentTimestamp(),.result_context = result_context
+	};
 
 	state.row.path = dwh_source_name(source);
-	dwh_content_match(source, !options->force, !options->exclusive, &state.match);
+	match_content(&state);
 	if (state.match.kind == CONTENT_KNOWN)
 	{
 		dwh_source_verify(source);
@@ -348,11 +468,7 @@ load_source(Source *source, const LoadOptions *options)
 	else if (state.match.is_empty)
 		state.row.status = "empty";
 	else
-	{
-		begin_load(&state);
-		read_lines(&state);
-		finish_load(&state);
-	}
+		load_new_part(&state);
 	dwh_source_close(source);
 	return result_of(&state);
 }
@@ -367,7 +483,7 @@ load_in_context(const PermittedPath *path, Oid large_object, const LoadOptions *
 	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "dwh load", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	Source	   *source = path != NULL ? dwh_source_open_file(path) : dwh_source_open_large_object(large_object);
-	LoadResult	result = load_source(source, options);
+	LoadResult	result = load_source(source, options, caller);
 
 	MemoryContextSwitchTo(caller);
 	result.path = pstrdup(result.path);
@@ -382,7 +498,7 @@ dwh_load_is_known(const PermittedPath *path, const LoadOptions *options, LoadRes
 	bool		quarantined = false;
 	int64		known = 0;
 
-	if (!options->force && dwh_file_stat(path, &status))
+	if (!options->force && !options->validate_only && dwh_file_stat(path, &status))
 		known = dwh_ledger_find_file(path->path, &status, &quarantined);
 	*result = (LoadResult)
 	{

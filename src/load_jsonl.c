@@ -7,17 +7,23 @@
 
 #include <math.h>
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/tuplestore.h"
+#include "utils/typcache.h"
 
+#include "compat.h"
 #include "errcodes.h"
+#include "guc.h"
 #include "ledger.h"
 #include "load.h"
+#include "parse_ahead.h"
 #include "warehouse.h"
 
 /* From so many files on, a set is loaded under one lock: the lock table holds a few thousand at its default size. */
@@ -61,7 +67,22 @@ parse_reject_limit(const char *text, LoadOptions *options)
 		options->reject_limit = (int64) value;
 }
 
-/* The options from arguments 1 to 3; reject_limit is of any type, so that 100 and '1%' both work. */
+/* The number of workers: the argument, or the setting. */
+static int
+parse_workers(bool isnull, int32 workers)
+{
+	if (isnull)
+		return dwh_load_workers;
+	if (workers < 1 || workers > WORKERS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("workers must be 1 or 2"),
+				 errdetail("It is %d.", workers),
+				 errhint("With 2, a thread parses a file while the backend writes what was parsed.")));
+	return workers;
+}
+
+/* The options from arguments 1 to 5; reject_limit is of any type, so that 100 and '1%' both work. */
 static LoadOptions
 options_of_call(FunctionCallInfo fcinfo)
 {
@@ -77,14 +98,51 @@ options_of_call(FunctionCallInfo fcinfo)
 		parse_reject_limit(OidOutputFunctionCall(output, PG_GETARG_DATUM(2)), &options);
 	}
 	options.force = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	options.validate_only = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	options.workers = parse_workers(PG_ARGISNULL(5), PG_ARGISNULL(5) ? 0 : PG_GETARG_INT32(5));
 	return options;
 }
 
-static void
-put_result(ReturnSetInfo *result_set, const LoadResult *result)
+/* A dwh.line_reject. */
+static Datum
+reject_datum(TupleDesc descriptor, const KeptReject *reject)
 {
-	Datum		values[10] = {0};
-	bool		nulls[10] = {false};
+	bytea	   *raw = palloc(VARHDRSZ + reject->length);
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	SET_VARSIZE(raw, VARHDRSZ + reject->length);
+	memcpy(VARDATA(raw), reject->raw, reject->length);
+	values[0] = Int64GetDatum(reject->line_no);
+	values[1] = Int64GetDatum(reject->byte_offset);
+	values[2] = CStringGetTextDatum(dwh_reject_class_name(reject->verdict.class));
+	values[3] = CStringGetTextDatum(reject->verdict.message);
+	values[4] = PointerGetDatum(raw);
+	values[5] = Int64GetDatum(reject->full_length);
+	return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+}
+
+/* The rejects of a result as the array that its column holds. */
+static Datum
+rejects_datum(Oid array_type, List *rejects)
+{
+	Oid			type = get_element_type(array_type);
+	TupleDesc	descriptor = lookup_rowtype_tupdesc(type, -1);
+	Datum	   *elements = palloc((list_length(rejects) + 1) * sizeof(Datum));
+	int			count = 0;
+	ListCell   *cell;
+
+	foreach(cell, rejects)
+		elements[count++] = reject_datum(descriptor, lfirst(cell));
+	ReleaseTupleDesc(descriptor);
+	return PointerGetDatum(construct_array(elements, count, type, -1, false, TYPALIGN_DOUBLE));
+}
+
+static void
+put_result(ReturnSetInfo *result_set, const LoadOptions *options, const LoadResult *result)
+{
+	Datum		values[11] = {0};
+	bool		nulls[11] = {false};
 
 	values[0] = Int64GetDatum(result->load_id);
 	nulls[0] = result->load_id == 0;
@@ -99,6 +157,9 @@ put_result(ReturnSetInfo *result_set, const LoadResult *result)
 	nulls[9] = result->message == NULL;
 	if (!nulls[9])
 		values[9] = CStringGetTextDatum(result->message);
+	nulls[10] = !options->validate_only;
+	if (options->validate_only)
+		values[10] = rejects_datum(TupleDescAttr(result_set->setDesc, 10)->atttypid, result->rejects);
 	tuplestore_putvalues(result_set->setResult, result_set->setDesc, values, nulls);
 }
 
@@ -152,12 +213,24 @@ load_guarded(const PermittedPath *path, const LoadOptions *options)
 	return result;
 }
 
+/* A call that writes needs a warehouse and the lock of loading. */
+static void
+enter(const LoadOptions *options)
+{
+	if (options->validate_only)
+		return;
+	dwh_warehouse_require();
+	dwh_ledger_enter(options->exclusive);
+}
+
 /*
  * dwh.load_jsonl(
  *   path text,					-- file, directory or pattern on the server; relative to the landing directory
  *   on_error text,				-- 'continue' or 'abort'; NULL = 'continue'
  *   reject_limit "any",		-- more rejects raise WH002: a count, or a share such as '1%'; NULL = no limit
- *   force boolean				-- load content again though it is known, or quarantined
+ *   force boolean,				-- load content again though it is known, or quarantined
+ *   validate_only boolean,		-- read the lines as ever, return the rejects, write nothing
+ *   workers integer			-- 1 or 2; NULL = dwh.load_workers
  * ) -> one row a file, in the order of their names
  */
 Datum
@@ -170,9 +243,8 @@ dwh_load_jsonl(PG_FUNCTION_ARGS)
 
 	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
 	InitMaterializedSRF(fcinfo, 0);
-	dwh_warehouse_require();
 	options.exclusive = list_length(files) >= EXCLUSIVE_FILES;
-	dwh_ledger_enter(options.exclusive);
+	enter(&options);
 	foreach(cell, files)
 	{
 		const PermittedPath *path = lfirst(cell);
@@ -181,14 +253,14 @@ dwh_load_jsonl(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!dwh_load_is_known(path, &options, &result))
 			result = many ? load_guarded(path, &options) : dwh_load_file(path, &options);
-		put_result((ReturnSetInfo *) fcinfo->resultinfo, &result);
+		put_result((ReturnSetInfo *) fcinfo->resultinfo, &options, &result);
 	}
 	return (Datum) 0;
 }
 
 /*
- * dwh.load_jsonl(large_object oid, on_error text, reject_limit "any", force boolean) -> one row: the same for
- * the bytes of a large object, for clients that have no files on the server.
+ * dwh.load_jsonl(large_object oid, ...) -> one row: the same for the bytes of a large object, for clients that have no
+ * files on the server.
  */
 Datum
 dwh_load_jsonl_large_object(PG_FUNCTION_ARGS)
@@ -203,9 +275,8 @@ dwh_load_jsonl_large_object(PG_FUNCTION_ARGS)
 				 errdetail("It is the OID that \\lo_import printed."),
 				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	InitMaterializedSRF(fcinfo, 0);
-	dwh_warehouse_require();
-	dwh_ledger_enter(false);
+	enter(&options);
 	result = dwh_load_large_object(PG_GETARG_OID(0), &options);
-	put_result((ReturnSetInfo *) fcinfo->resultinfo, &result);
+	put_result((ReturnSetInfo *) fcinfo->resultinfo, &options, &result);
 	return (Datum) 0;
 }

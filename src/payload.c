@@ -3,8 +3,8 @@
  *
  *     file --source.c--> bytes --lines.c--> line --json.c--> object --[payload.c]--> jsonb --load.c--> writer.c
  *
- * Two ways to the same bytes: a flat object of scalars with distinct keys, which events are, is written directly in
- * jsonb's layout; anything else goes through core's own construction, so that nesting and equal keys are core's.
+ * The general way, by core's own construction, so that nesting and equal keys are core's; flat objects, which events are,
+ * are written by flat.c.
  *
  * Invariant: the value is equal in text, hash and bytes to text::jsonb.
  * No recursion: the path of open containers is a list, bounded by the levels json.c lets through.
@@ -18,23 +18,21 @@
 #include "utils/numeric.h"
 
 #include "compat.h"
+#include "decimal.h"
 #include "event.h"
-#include "json.h"
 #include "payload.h"
 
-/* Integers of fewer digits fit int64 and are made without parsing. */
-#define PLAIN_INTEGER_DIGITS 18
-
-static Numeric
-number_from_text(const char *text, size_t length)
+Numeric
+dwh_payload_number(const char *text, size_t length)
 {
-	char	   *copy;
+	Numeric		number = palloc(VARHDRSZ + DECIMAL_PACKED_BYTES);
+	size_t		packed = dwh_decimal_pack(text, length, (char *) number + VARHDRSZ);
 
-	if (length < PLAIN_INTEGER_DIGITS && strspn(text[0] == '-' ? text + 1 : text, "0123456789") >= length - (text[0] == '-'))
-		return int64_to_numeric(strtoll(text, NULL, 10));
-	copy = pnstrdup(text, length);
-	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(copy), ObjectIdGetDatum(InvalidOid),
-											   Int32GetDatum(-1)));
+	if (packed == 0)
+		return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(pnstrdup(text, length)),
+												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	SET_VARSIZE(number, VARHDRSZ + packed);
+	return number;
 }
 
 static void
@@ -49,7 +47,7 @@ scalar_value(yyjson_val *value, JsonbValue *result)
 			break;
 		case YYJSON_TYPE_RAW:
 			result->type = jbvNumeric;
-			result->val.numeric = number_from_text(yyjson_get_raw(value), yyjson_get_len(value));
+			result->val.numeric = dwh_payload_number(yyjson_get_raw(value), yyjson_get_len(value));
 			break;
 		case YYJSON_TYPE_BOOL:
 			result->type = jbvBool;
@@ -59,143 +57,6 @@ scalar_value(yyjson_val *value, JsonbValue *result)
 			result->type = jbvNull;
 	}
 }
-
-/* ---- the fast way: the layout of utils/jsonb.h written directly, for flat objects ---- */
-
-/* Members that a flat object may have: events have about a dozen. */
-#define FLAT_MEMBERS 64
-
-typedef struct FlatMember
-{
-	yyjson_val *key;
-	yyjson_val *value;
-	Numeric		number;			/* of a number */
-} FlatMember;
-
-/* jsonb's order of keys: shorter first, then by bytes (jsonb_util.c, lengthCompareJsonbString). */
-static int
-compare_keys(yyjson_val *left, yyjson_val *right)
-{
-	size_t		left_length = yyjson_get_len(left);
-	size_t		right_length = yyjson_get_len(right);
-
-	if (left_length != right_length)
-		return left_length < right_length ? -1 : 1;
-	return memcmp(yyjson_get_str(left), yyjson_get_str(right), left_length);
-}
-
-/* Collects the members in jsonb's order; their number, or -1 where the object is not flat or has a key twice. */
-static int
-sort_members(yyjson_val *object, FlatMember *members)
-{
-	yyjson_obj_iter iter = yyjson_obj_iter_with(object);
-	yyjson_val *key;
-	int			count = 0;
-
-	while ((key = yyjson_obj_iter_next(&iter)) != NULL)
-	{
-		yyjson_val *value = yyjson_obj_iter_get_val(key);
-		int			at = count;
-		int			order = 1;
-
-		if (count == FLAT_MEMBERS || yyjson_is_ctn(value))
-			return -1;
-		while (at > 0 && (order = compare_keys(key, members[at - 1].key)) < 0)
-		{
-			members[at] = members[at - 1];
-			at--;
-		}
-		if (order == 0)
-			return -1;
-		members[at] = (FlatMember) {key, value, NULL};
-		count++;
-	}
-	return count;
-}
-
-/* Bytes that the object needs at most, its numbers made on the way. */
-static size_t
-measure_members(FlatMember *members, int count)
-{
-	size_t		size = offsetof(Jsonb, root) + offsetof(JsonbContainer, children) + 2 * count * sizeof(JEntry);
-
-	for (int i = 0; i < count; i++)
-	{
-		size += yyjson_get_len(members[i].key);
-		if (yyjson_is_str(members[i].value))
-			size += yyjson_get_len(members[i].value);
-		else if (yyjson_is_raw(members[i].value))
-		{
-			members[i].number = number_from_text(yyjson_get_raw(members[i].value), yyjson_get_len(members[i].value));
-			size += VARSIZE_ANY(members[i].number) + sizeof(int);
-		}
-	}
-	return size;
-}
-
-typedef struct FlatWriter
-{
-	JEntry	   *entry;			/* the next child's */
-	int			index;			/* and its number */
-	char	   *data;			/* where the children's bytes begin */
-	size_t		length;			/* of the bytes so far */
-} FlatWriter;
-
-/* Adds a child: its bytes, after padding to int for a number, and its entry, every so often with its end's offset. */
-static void
-add_child(FlatWriter *writer, JEntry type, const char *bytes, size_t length)
-{
-	size_t		start = writer->length;
-
-	if (type == JENTRY_ISNUMERIC)
-		while (writer->length % sizeof(int) != 0)
-			writer->data[writer->length++] = '\0';
-	memcpy(writer->data + writer->length, bytes, length);
-	writer->length += length;
-	*writer->entry++ = writer->index++ % JB_OFFSET_STRIDE == 0
-		? type | JENTRY_HAS_OFF | (JEntry) writer->length
-		: type | (JEntry) (writer->length - start);
-}
-
-static void
-add_value(FlatWriter *writer, const FlatMember *member)
-{
-	yyjson_val *value = member->value;
-
-	if (yyjson_is_str(value))
-		add_child(writer, JENTRY_ISSTRING, yyjson_get_str(value), yyjson_get_len(value));
-	else if (yyjson_is_raw(value))
-		add_child(writer, JENTRY_ISNUMERIC, (const char *) member->number, VARSIZE_ANY(member->number));
-	else if (yyjson_is_bool(value))
-		add_child(writer, yyjson_get_bool(value) ? JENTRY_ISBOOL_TRUE : JENTRY_ISBOOL_FALSE, "", 0);
-	else
-		add_child(writer, JENTRY_ISNULL, "", 0);
-}
-
-/* The jsonb of a flat object; NULL where it is none. Same bytes as convertToJsonb (jsonb_util.c) writes. */
-static Jsonb *
-write_flat(yyjson_val *object)
-{
-	FlatMember	members[FLAT_MEMBERS];
-	int			count = sort_members(object, members);
-	FlatWriter	writer = {0};
-	Jsonb	   *result;
-
-	if (count < 0)
-		return NULL;
-	result = palloc(measure_members(members, count));
-	result->root.header = (uint32) count | JB_FOBJECT;
-	writer.entry = result->root.children;
-	writer.data = (char *) (result->root.children + 2 * count);
-	for (int i = 0; i < count; i++)
-		add_child(&writer, JENTRY_ISSTRING, yyjson_get_str(members[i].key), yyjson_get_len(members[i].key));
-	for (int i = 0; i < count; i++)
-		add_value(&writer, &members[i]);
-	SET_VARSIZE(result, writer.data + writer.length - (char *) result);
-	return result;
-}
-
-/* ---- the general way: core's construction ---- */
 
 /* A container being pushed. */
 typedef struct OpenContainer
@@ -235,8 +96,8 @@ next_value(OpenContainer *container, JsonbParseState **state)
 	return yyjson_obj_iter_get_val(key);
 }
 
-static Jsonb *
-push_all(yyjson_val *object)
+Jsonb *
+dwh_payload_from_json(yyjson_val *object, bool *repeats_key)
 {
 	JsonbParseState *state = NULL;
 	JsonbValue *result = NULL;
@@ -244,6 +105,7 @@ push_all(yyjson_val *object)
 	int			capacity = 8;
 	int			depth = 1;
 
+	*repeats_key = false;
 	path[0] = open_container(object, &state);
 	while (depth > 0)
 	{
@@ -255,6 +117,8 @@ push_all(yyjson_val *object)
 		if (value == NULL)
 		{
 			result = pushJsonbValue(&state, container->is_object ? WJB_END_OBJECT : WJB_END_ARRAY, NULL);
+			if (container->is_object && (size_t) result->val.object.nPairs < container->members.max)
+				*repeats_key = true;
 			depth--;
 		}
 		else if (yyjson_is_ctn(value))
@@ -270,14 +134,6 @@ push_all(yyjson_val *object)
 		}
 	}
 	return JsonbValueToJsonb(result);
-}
-
-Jsonb *
-dwh_payload_from_json(yyjson_val *object)
-{
-	Jsonb	   *flat = write_flat(object);
-
-	return flat != NULL ? flat : push_all(object);
 }
 
 Jsonb *

@@ -8,9 +8,16 @@
 
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
+#include "utils/numeric.h"
 
-/* The jsonb of an object of dwh_json_read_object; palloc'd in the current context. */
-extern Jsonb *dwh_payload_from_json(yyjson_val *object);
+/*
+ * The jsonb of an object of dwh_json_read_object; palloc'd in the current context. repeats_key: some object in it has a key
+ * more than once; the last one counts, as in jsonb.
+ */
+extern Jsonb *dwh_payload_from_json(yyjson_val *object, bool *repeats_key);
+
+/* The numeric of a number's text that json.h accepts; palloc'd in the current context. */
+extern Numeric dwh_payload_number(const char *text, size_t length);
 
 /*
  * Appends the payload's text as jsonb prints it, up to about limit bytes; false where there is more. Some numbers print to

@@ -16,6 +16,7 @@ static const char *const class_names[] = {
 	[REJECT_LONE_SURROGATE] = "lone_surrogate",
 	[REJECT_INVALID_JSON] = "invalid_json",
 	[REJECT_NOT_OBJECT] = "not_object",
+	[REJECT_DUPLICATE_KEY] = "duplicate_key",
 	[REJECT_MISSING_FIELD] = "missing_field",
 	[REJECT_WRONG_TYPE] = "wrong_type",
 	[REJECT_INVALID_TIME] = "invalid_time",

@@ -18,6 +18,7 @@ typedef enum RejectClass
 	REJECT_LONE_SURROGATE,
 	REJECT_INVALID_JSON,
 	REJECT_NOT_OBJECT,
+	REJECT_DUPLICATE_KEY,		/* only where the setting refuses it */
 	/* when staging: the object is not an event of the model */
 	REJECT_MISSING_FIELD,
 	REJECT_WRONG_TYPE,

@@ -355,6 +355,12 @@ dwh_source_stat(const Source *source)
 	return source->fd >= 0 ? &source->stat : NULL;
 }
 
+int64
+dwh_source_stored_read(const Source *source)
+{
+	return source->stat.size - source->stored_left;
+}
+
 const char *
 dwh_source_name(const Source *source)
 {

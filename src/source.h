@@ -45,6 +45,9 @@ extern bool dwh_source_is_truncated(const Source *source);
 /* Its stat when opened; NULL for a large object. */
 extern const FileStat *dwh_source_stat(const Source *source);
 
+/* Stored bytes read so far, of its size. */
+extern int64 dwh_source_stored_read(const Source *source);
+
 /* The path, or large_object:<oid>. */
 extern const char *dwh_source_name(const Source *source);
 

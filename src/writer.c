@@ -13,6 +13,8 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/toast_compression.h"
+#include "access/toast_internals.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
@@ -151,6 +153,19 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 	prepare_defaults(writer);
 	MemoryContextSwitchTo(caller);
 	return writer;
+}
+
+Datum
+dwh_writer_compress(TableWriter *writer, int column, void *value)
+{
+	char		method = TupleDescAttr(RelationGetDescr(writer->relation), writer->columns[column] - 1)->attcompression;
+	Datum		compressed = toast_compress_datum(PointerGetDatum(value), CompressionMethodIsValid(method) ? method :
+												  (char) default_toast_compression);
+
+	if (DatumGetPointer(compressed) == NULL)
+		return PointerGetDatum(value);
+	pfree(value);
+	return compressed;
 }
 
 MemoryContext

@@ -15,6 +15,12 @@ extern TableWriter *dwh_writer_open(const char *schema, const char *table, const
 /* The context for datums of rows that are put: reset when the batch is flushed. */
 extern MemoryContext dwh_writer_batch_context(TableWriter *writer);
 
+/*
+ * A large value of that column of the list as TOAST would compress it, so that its row holds the small copy only; frees the
+ * value where that is made, otherwise it is the result.
+ */
+extern Datum dwh_writer_compress(TableWriter *writer, int column, void *value);
+
 /* Adds a row: one value and null flag a column, in the order of the list. May flush. */
 extern void dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls);
 

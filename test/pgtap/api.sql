@@ -19,8 +19,8 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
                ('dwh.generate_events(text,bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'dwh.generated_log'),
-               ('dwh.load_jsonl(text,text,"any",boolean)', 'SETOF dwh.load_result'),
-               ('dwh.load_jsonl(oid,text,"any",boolean)', 'SETOF dwh.load_result'),
+               ('dwh.load_jsonl(text,text,"any",boolean,boolean,integer)', 'SETOF dwh.load_result'),
+               ('dwh.load_jsonl(oid,text,"any",boolean,boolean,integer)', 'SETOF dwh.load_result'),
                ('dwh.event_id(jsonb)', 'uuid'),
                ('dwh.parse_event(jsonb,timestamptz)', 'dwh.parsed_event'),
                ('dwh.create_warehouse()', 'record'),

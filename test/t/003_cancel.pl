@@ -87,6 +87,21 @@ SKIP:
 	cmp_ok($took, '<', SOON, 'is answered soon');
 }
 
+# Inside one giant line that is let through, and beside the thread that parses ahead.
+write_file("$dir/dense.jsonl", '{"a": [' . join(',', map { $_ % 10 } 1 .. 8_000_000) . "]}\n" x 1);
+for my $workers (1, 2)
+{
+	($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/dense.jsonl', force => true, workers => $workers)", $loading, 'pg_cancel_backend', 0.1);
+	is($state, '57014', "in a line of 16 MB with $workers worker(s)");
+	cmp_ok($took, '<', SOON, "is answered soon ($took s)");
+}
+($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/big.jsonl', workers => 2)", $writing, 'pg_cancel_backend');
+is($state, '57014', 'with two workers');
+cmp_ok($took, '<', SOON, "is answered soon ($took s)");
+($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/big.jsonl', workers => 2)", $writing, 'pg_terminate_backend');
+like($state, qr/^(57P01|-----)$/, 'terminated with two workers');
+is(layers_checksum($node, $db), $before, 'no row is left');
+
 # Generating, too.
 ($state, $took) = interrupt("SELECT dwh.generate_events('$dir/never.jsonl', events => 50000000)", "query LIKE '%generate_events%'", 'pg_cancel_backend');
 is($state, '57014', 'pg_cancel_backend() in generate_events()');

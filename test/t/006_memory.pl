@@ -36,9 +36,10 @@ sub peak_of
 
 sub stays_small
 {
-	my ($path, $expected, $name) = @_;
+	my ($path, $expected, $name, $option) = @_;
+	$option //= '';
 	# a pause after the load, so that a short one is seen as well
-	my ($peak, $state, $out, $err) = peak_of("SELECT status, loaded, rejected FROM dwh.load_jsonl('$path'); SELECT pg_sleep(0.1)");
+	my ($peak, $state, $out, $err) = peak_of("SELECT status, loaded, rejected FROM dwh.load_jsonl('$path'$option); SELECT pg_sleep(0.1)");
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	is("$state $out", "00000 $expected\n", "$name: loaded") or diag($err);
 	cmp_ok($peak, '<', LIMIT, "$name: $peak kB");
@@ -60,9 +61,20 @@ write_file("$dir/texts.jsonl", join '', ('{"a": "' . 'y' x $fill . "\"}\n") x 3)
 stays_small("$dir/texts.jsonl", 'loaded|3|0', 'three of them');
 write_file("$dir/escaped.jsonl", '{"a": "' . '\n' x ($fill / 2) . "\"}\n");
 stays_small("$dir/escaped.jsonl", 'loaded|1|0', 'a line of 16 MB of escapes');
-# what such lines cost while they are parsed grows with their values, not with their bytes; the promise is per file size
-write_file("$dir/keys.jsonl", '{' . join(',', map { "\"key_$_\": $_" } 1 .. 100_000) . "}\n");
-stays_small("$dir/keys.jsonl", 'loaded|1|0', 'a line of 100,000 keys');
+# lines of many small values, whose jsonb is up to six times their text
+srand 16;
+my %dense = (
+	ones => '{"a": [' . '1,' x ($fill / 2) . '1]}',
+	digits => '{"a": [' . join(',', map { 1 + int rand 9 } 1 .. $fill / 2) . ']}',
+	empty => '{"a": [' . '[],' x ($fill / 3) . '[]]}',
+	keys => '{' . join(',', map { sprintf '"%06x": 1', $_ * 7919 % 16777213 } 1 .. $fill / 12) . '}',
+	nested => '{"a": ' . '[' x 990 . '1,' x ($fill / 2 - 2000) . '1' . ']' x 990 . '}');
+for my $kind (sort keys %dense)
+{
+	write_file("$dir/$kind.jsonl", "$dense{$kind}\n");
+	stays_small("$dir/$kind.jsonl", 'loaded|1|0', "a line of 16 MB: $kind");
+}
+stays_small("$dir/$_.jsonl", "loaded|@{[ $_ eq 'many' ? 300000 : 1 ]}|0", "two workers: $_", ', force => true, workers => 2') for qw(many digits text);
 
 $db = new_warehouse($node, 'runs');
 my ($peak, $state) = peak_of("SELECT * FROM dwh.run_pipeline('$dir/many.jsonl')");
