@@ -319,7 +319,7 @@ BEGIN
         ['load_id', 'ops.loads'],
         ['line_no', 'Number of the line in the whole content, from 1.'],
         ['byte_offset', 'Of the line''s first byte in the whole decompressed content, from 0.'],
-        ['loaded_at', 'The load''s own time.'],
+        ['loaded_at', 'The clock that the line is judged by: the load''s own time, or that of the retry_rejects() that accepted it.'],
         ['payload', 'The object, equal to what ::jsonb makes of the line.'],
         ['altered', 'True where \u0000 was replaced by U+FFFD, as dwh.nul_escapes asked; else NULL.']]);
 

@@ -129,6 +129,11 @@ LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATH
 COMMENT ON FUNCTION dwh._stage_load(bigint) IS
 'Writes the events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts; returns the counts.';
 
+CREATE FUNCTION dwh._stage_lines(
+    load_id bigint, line_nos bigint[], OUT staged bigint, OUT replayed bigint, OUT conflicting bigint, OUT rejected bigint)
+LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_stage_lines';
+COMMENT ON FUNCTION dwh._stage_lines(bigint, bigint[]) IS 'The same for these lines of a load, none of which is staged yet.';
+
 CREATE FUNCTION dwh._reject_load(load_id bigint) RETURNS bigint
 LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_reject_load';
 COMMENT ON FUNCTION dwh._reject_load(bigint) IS

@@ -184,7 +184,7 @@ BEGIN
           FROM moved AS m
           JOIN staging.user_events AS s ON s.user_id = m.user_id AND s.event_time >= m.since
            AND (m.until IS NULL OR s.event_time < m.until)
-          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.facts_at IS NOT NULL)
+          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.facts <> 0)   -- also where some events still wait for theirs
     UPDATE marts.fact_user_events AS f SET user_key = a.new_key
       FROM affected AS a
      WHERE f.event_id = a.event_id AND f.event_time = a.event_time AND f.user_key = a.old_key;

@@ -1,7 +1,8 @@
 -- 30_fact.sql: staging.user_events -> marts.fact_user_events, each event joined to the version valid at its time.
 --
 -- Invariant: staged = facts, for each load; every fact points to the version of its user that holds its event_time.
--- Repeats are harmless: a load that has its facts gets none again (ops.loads.facts_at).
+-- Repeats are harmless: a load that has its facts gets none again (ops.loads.facts_at); one that retry_rejects() sent back
+-- gets those that are missing.
 
 -- Noun: the facts of a load.
 CREATE FUNCTION dwh.resolved_facts(load_id bigint)
@@ -110,26 +111,30 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     appended bigint;
     expected bigint;
+    present bigint;   -- of an earlier call, before retry_rejects() staged more
 BEGIN
+    SELECT l.staged, l.facts INTO expected, present FROM ops.loads AS l WHERE l.load_id = _append_facts.load_id;
     -- sorted by event_id, as staging was: each partition's key then grows leaf by leaf
     INSERT INTO marts.fact_user_events (event_id, event_time, event_type, session_id, user_key, product_key, quantity,
            price, revenue, attributes, load_id, line_no)
     SELECT r.event_id, r.event_time, r.event_type, r.session_id, r.user_key, r.product_key, r.quantity,
            r.price, r.revenue, r.attributes, _append_facts.load_id, r.line_no
-      FROM dwh.resolved_facts(_append_facts.load_id) AS r ORDER BY r.event_id;
+      FROM dwh.resolved_facts(_append_facts.load_id) AS r
+     WHERE present = 0 OR NOT EXISTS (
+           SELECT FROM marts.fact_user_events AS f WHERE f.event_id = r.event_id AND f.event_time = r.event_time)
+     ORDER BY r.event_id;
     GET DIAGNOSTICS appended = ROW_COUNT;
-    SELECT l.staged INTO expected FROM ops.loads AS l WHERE l.load_id = _append_facts.load_id;
-    IF appended <> expected THEN
-        RAISE EXCEPTION 'load % has % staged events but % facts', _append_facts.load_id, expected, appended
+    IF present + appended <> expected THEN
+        RAISE EXCEPTION 'load % has % staged events but % facts', _append_facts.load_id, expected, present + appended
             USING ERRCODE = 'integrity_constraint_violation',
                   DETAIL = 'Every staged event has one version of its user and one product; the dimensions or staging were changed by hand.',
                   HINT = 'Compare SELECT * FROM dwh.user_versions() with marts.dim_user.';
     END IF;
-    UPDATE ops.loads AS l SET facts = appended, facts_at = clock_timestamp() WHERE l.load_id = _append_facts.load_id;
+    UPDATE ops.loads AS l SET facts = expected, facts_at = clock_timestamp() WHERE l.load_id = _append_facts.load_id;
     RETURN appended;
 END
 $$;
-COMMENT ON FUNCTION dwh._append_facts(bigint) IS 'Writes the facts of one load and its count into the ledger; 23000 where an event finds no version or product.';
+COMMENT ON FUNCTION dwh._append_facts(bigint) IS 'Writes the facts that a load does not have yet and its count into the ledger; 23000 where an event finds no version or product.';
 
 CREATE FUNCTION dwh.load_facts(
     load_id bigint DEFAULT NULL,

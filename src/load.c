@@ -24,10 +24,9 @@
 #include "evidence.h"
 #include "guc.h"
 #include "ledger.h"
+#include "line_payload.h"
 #include "load.h"
-#include "long_line.h"
 #include "parse_ahead.h"
-#include "payload.h"
 #include "rejects.h"
 #include "warehouse.h"
 #include "writer.h"
@@ -75,34 +74,6 @@ skip_known_part(LoadState *state)
 		dwh_content_digest_add(state->digest, buffer, got);
 		state->skipped += got;
 	}
-}
-
-/* The jsonb of a parsed line; NULL, with the verdict filled, where it is refused. */
-static Jsonb *
-payload_of(ParsedLine *line, Verdict *verdict)
-{
-	Jsonb	   *payload = NULL;
-
-	switch (line->kind)
-	{
-		case PARSED_JSONB:
-			return (Jsonb *) line->data;
-		case PARSED_OBJECT:
-			payload = dwh_payload_from_json(line->object, &line->repeats_key);
-			break;
-		case PARSED_LONG:
-			payload = dwh_payload_from_long_line(line, dwh_line_rules(), verdict);
-			break;
-		case PARSED_REFUSED:
-			*verdict = *line->verdict;
-			break;
-		case PARSED_BLANK:
-			break;
-	}
-	if (payload == NULL || !line->repeats_key || dwh_duplicate_keys == DUPLICATE_KEYS_KEEP_LAST)
-		return payload;
-	dwh_reject(verdict, REJECT_DUPLICATE_KEY, "an object has a key more than once, which dwh.duplicate_keys does not allow");
-	return NULL;
 }
 
 static void
@@ -194,7 +165,7 @@ take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
 	int64		line_no = state->row.first_line + state->row.lines;
 	MemoryContext caller = MemoryContextSwitchTo(state->lines_context);
 	Verdict		verdict;
-	Jsonb	   *payload = payload_of(line, &verdict);
+	Jsonb	   *payload = dwh_line_payload(line, &verdict);
 
 	MemoryContextSwitchTo(caller);
 	if (line->kind == PARSED_LONG && payload != NULL)

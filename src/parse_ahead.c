@@ -35,12 +35,6 @@ struct ParseAhead
 	MemoryContextCallback release;
 };
 
-LineRules
-dwh_line_rules(void)
-{
-	return (LineRules) {.replace_nul = dwh_nul_escapes == NUL_ESCAPES_REPLACE};
-}
-
 static size_t
 read_source(void *argument, char *target, size_t size)
 {

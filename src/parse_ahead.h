@@ -13,9 +13,6 @@
 
 typedef struct ParseAhead ParseAhead;
 
-/* The rules that the settings ask for. */
-extern LineRules dwh_line_rules(void);
-
 /*
  * Reads the rest of the source, whose first byte has that offset in the content. Every byte is added to the digest, which
  * must not be used before the end. It lives in the current context, and ends with it, on error too.

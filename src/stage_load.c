@@ -1,15 +1,15 @@
 /*
- * stage_load.c: SQL functions dwh._stage_load and dwh._reject_load.
+ * stage_load.c: SQL functions dwh._stage_load, dwh._stage_lines and dwh._reject_load.
  *
  *     raw.user_events --typed.c--> typed event --[stage_load.c]--> staging.user_events, ops.rejects, ops.event_conflicts
  *
- * Works through the load in chunks of lines. The events of a chunk are sorted by (event_id, line_no): neighbours with one
- * id are repeats, the lower line comes first, and the key's btree is probed and grown leaf by leaf instead of at random.
- * An event that staging has already, from an earlier load or an earlier chunk, is a repeat too.
+ * Works through the load, or some of its lines, in chunks. The events of a chunk are sorted by (event_id, line_no):
+ * neighbours with one id are repeats, the lower line comes first, and the key's btree is probed and grown leaf by leaf
+ * instead of at random. An event that staging has already, from an earlier load or an earlier chunk, is a repeat too.
  *
  * Invariants:
  *  (1) rows read = accepted + repeats + rejects, each chunk.
- *  (2) Of equal event_ids the one accepted first stays: earlier loads before this one, lower lines before higher ones.
+ *  (2) Of equal event_ids the one accepted first stays: what staging has before these lines, lower lines before higher ones.
  *
  * Memory: "dwh chunk" holds the typed events of a chunk, "dwh event" one event while it is parsed; both are bounded by
  * CHUNK_EVENTS and CHUNK_BYTES, whatever the size of the load.
@@ -35,6 +35,7 @@
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(dwh_stage_load);
+PG_FUNCTION_INFO_V1(dwh_stage_lines);
 PG_FUNCTION_INFO_V1(dwh_reject_load);
 
 #define CHUNK_EVENTS 32768
@@ -62,6 +63,7 @@ typedef struct TypedEvent
 typedef struct StageState
 {
 	int64		load_id;
+	ArrayType  *line_nos;		/* the lines to read; NULL = all of the load */
 	MemoryContext chunk_context;
 	MemoryContext event_context;
 	TypedEvent *events;			/* CHUNK_EVENTS of them, in the caller's context */
@@ -75,7 +77,8 @@ typedef struct StageState
 } StageState;
 
 static const char *const read_query =
-	"SELECT r.line_no, r.byte_offset, r.loaded_at, r.payload FROM raw.user_events AS r WHERE r.load_id = $1 ORDER BY r.line_no";
+	"SELECT r.line_no, r.byte_offset, r.loaded_at, r.payload FROM raw.user_events AS r "
+	"WHERE r.load_id = $1 AND ($2 IS NULL OR r.line_no = ANY ($2)) ORDER BY r.line_no";
 
 /* OFFSET 0 keeps the look-ups by key, in the order of the ids: their cost is the chunk's, never the history's. */
 static const char *const probe_query =
@@ -283,9 +286,10 @@ take_row(StageState *state, uint64 row)
 static void
 stage_all(StageState *state)
 {
-	Oid			types[] = {INT8OID};
-	Datum		values[] = {Int64GetDatum(state->load_id)};
-	Portal		rows = SPI_cursor_open_with_args(NULL, read_query, 1, types, values, NULL, false, 0);
+	Oid			types[] = {INT8OID, INT8ARRAYOID};
+	Datum		values[] = {Int64GetDatum(state->load_id), PointerGetDatum(state->line_nos)};
+	const char *nulls = state->line_nos == NULL ? " n" : NULL;
+	Portal		rows = SPI_cursor_open_with_args(NULL, read_query, 2, types, values, nulls, false, 0);
 
 	for (;;)
 	{
@@ -323,11 +327,11 @@ open_staging(void)
 	return dwh_writer_open("staging", "user_events", columns);
 }
 
-/* Goes through the load; without staging only its rejects are kept. */
+/* Goes through the lines, NULL = all of the load; without staging only their rejects are kept. */
 static StageState
-stage(int64 load_id, bool with_staging)
+stage(int64 load_id, ArrayType *line_nos, bool with_staging)
 {
-	StageState	state = {.load_id = load_id};
+	StageState	state = {.load_id = load_id,.line_nos = line_nos};
 
 	state.chunk_context = AllocSetContextCreate(CurrentMemoryContext, "dwh chunk", ALLOCSET_DEFAULT_SIZES);
 	state.event_context = AllocSetContextCreate(CurrentMemoryContext, "dwh event", ALLOCSET_DEFAULT_SIZES);
@@ -347,6 +351,22 @@ stage(int64 load_id, bool with_staging)
 	return state;
 }
 
+static Datum
+counts_of(FunctionCallInfo fcinfo, const StageState *state)
+{
+	TupleDesc	descriptor;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	values[0] = Int64GetDatum(state->staged);
+	values[1] = Int64GetDatum(state->replayed);
+	values[2] = Int64GetDatum(state->conflicting);
+	values[3] = Int64GetDatum(state->rejected);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls));
+}
+
 /*
  * dwh._stage_load(load_id bigint) -> (staged bigint, replayed bigint, conflicting bigint, rejected bigint): writes the
  * events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts.
@@ -354,24 +374,23 @@ stage(int64 load_id, bool with_staging)
 Datum
 dwh_stage_load(PG_FUNCTION_ARGS)
 {
-	TupleDesc	descriptor;
-	StageState	state;
-	Datum		values[4];
-	bool		nulls[4] = {false};
+	StageState	state = stage(PG_GETARG_INT64(0), NULL, true);
 
-	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	state = stage(PG_GETARG_INT64(0), true);
-	values[0] = Int64GetDatum(state.staged);
-	values[1] = Int64GetDatum(state.replayed);
-	values[2] = Int64GetDatum(state.conflicting);
-	values[3] = Int64GetDatum(state.rejected);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(descriptor), values, nulls)));
+	return counts_of(fcinfo, &state);
+}
+
+/* dwh._stage_lines(load_id bigint, line_nos bigint[]) -> the same for these lines of the load alone. */
+Datum
+dwh_stage_lines(PG_FUNCTION_ARGS)
+{
+	StageState	state = stage(PG_GETARG_INT64(0), PG_GETARG_ARRAYTYPE_P(1), true);
+
+	return counts_of(fcinfo, &state);
 }
 
 /* dwh._reject_load(load_id bigint) -> bigint: keeps the refused events of one load in ops.rejects; how many there are. */
 Datum
 dwh_reject_load(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(stage(PG_GETARG_INT64(0), false).rejected);
+	PG_RETURN_INT64(stage(PG_GETARG_INT64(0), NULL, false).rejected);
 }

@@ -30,6 +30,7 @@ SELECT * FROM dwh.apply_scd2();
 SELECT * FROM dwh.upsert_products();
 SELECT * FROM dwh.load_facts();
 SELECT * FROM dwh.run_quality_checks();
+SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.run_pipeline();
 \set VERBOSITY terse
 
@@ -44,6 +45,7 @@ SELECT * FROM dwh.upsert_products();
 SELECT * FROM dwh.load_facts();
 SELECT name, severity, status, observed, allowed, offenders FROM dwh.run_quality_checks();
 SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline();
+SELECT * FROM dwh.retry_rejects();
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();
 SELECT count(*) FROM dwh.product_state();

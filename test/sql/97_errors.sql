@@ -36,6 +36,7 @@ SELECT c.what, e.* FROM (VALUES
     (32, 'upsert_products', $$SELECT dwh.upsert_products(-1)$$),
     (33, 'load_facts', $$SELECT dwh.load_facts(0)$$),
     (34, 'run_quality_checks', $$SELECT dwh.run_quality_checks(9223372036854775807)$$),
+    (35, 'retry_rejects', $$SELECT dwh.retry_rejects(999)$$),
     (40, 'a run on a missing file', $$SELECT dwh.run_pipeline('missing.jsonl')$$),
     (41, 'a run on a FIFO', $$SELECT dwh.run_pipeline('pipe')$$),
     (42, 'a run on an empty path', $$SELECT dwh.run_pipeline('')$$),
@@ -106,7 +107,7 @@ CREATE ROLE regress_dwh_plain;
 GRANT USAGE ON SCHEMA test TO regress_dwh_plain;
 SET ROLE regress_dwh_plain;
 SELECT c.statement, e.code FROM (VALUES (1, $$SELECT dwh.load_jsonl('x.jsonl')$$), (2, $$SELECT dwh.generate_events()$$), (3, $$SELECT dwh.run_pipeline()$$), (4, $$SELECT dwh.create_warehouse()$$), (5, $$SELECT dwh.stage_events()$$),
-    (6, $$SELECT dwh.apply_scd2()$$), (7, $$SELECT dwh.upsert_products()$$), (8, $$SELECT dwh.load_facts()$$), (9, $$SELECT dwh.run_quality_checks()$$), (10, $$SELECT dwh._record_evidence('{}')$$), (11, $$SELECT dwh._write_evidence('{}')$$)) AS c (n, statement), test.error(c.statement) AS e ORDER BY n;
+    (6, $$SELECT dwh.apply_scd2()$$), (7, $$SELECT dwh.upsert_products()$$), (8, $$SELECT dwh.load_facts()$$), (9, $$SELECT dwh.run_quality_checks()$$), (12, $$SELECT dwh.retry_rejects()$$), (10, $$SELECT dwh._record_evidence('{}')$$), (11, $$SELECT dwh._write_evidence('{}')$$)) AS c (n, statement), test.error(c.statement) AS e ORDER BY n;
 -- what reads and writes nothing is everybody's
 SELECT count(*) FROM dwh.sample_events(5);
 SELECT dwh.event_id('{"event_time": "2025-01-10T12:30:15Z", "event_type": "page_view", "user_id": "u"}') IS NOT NULL AS id;

@@ -28,7 +28,7 @@ is($node->safe_psql($db, q{SELECT string_agg(proname, ' ') FROM pg_proc WHERE pr
 sqlstate($node, $db, $_, '42501', "mallory may not: $_", user => 'mallory')
   for 'SELECT dwh.create_warehouse()', q{SELECT * FROM dwh.load_jsonl('x')}, q{SELECT * FROM dwh.load_jsonl(1::oid)}, 'SELECT * FROM dwh.run_pipeline()',
   'SELECT dwh.generate_events()', 'SELECT * FROM dwh.stage_events()', 'SELECT * FROM dwh.apply_scd2()', 'SELECT * FROM dwh.upsert_products()',
-  'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
+  'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', 'SELECT * FROM dwh.retry_rejects()', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
   'CREATE FUNCTION dwh.mine() RETURNS int LANGUAGE sql AS $$SELECT 1$$';
 
 # ---- the whole job as an owner without superuser rights, through the landing directory ----
@@ -41,7 +41,7 @@ sqlstate($node, $db, 'SELECT dwh.generate_events(events => 2000, dirty_rate => 0
 sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', '00000', 'run_pipeline()', @as);
 sqlstate($node, $db, 'SELECT dwh.generate_events(events => 500, seed => 2)', '00000', 'a second log', @as);
 sqlstate($node, $db, 'SELECT * FROM dwh.load_jsonl(NULL); SELECT * FROM dwh.stage_events(); SELECT * FROM dwh.apply_scd2(); SELECT * FROM dwh.upsert_products();
-	SELECT * FROM dwh.load_facts(); SELECT * FROM dwh.run_quality_checks()', '00000', 'verb by verb', @as);
+	SELECT * FROM dwh.retry_rejects(); SELECT * FROM dwh.load_facts(); SELECT * FROM dwh.run_quality_checks()', '00000', 'verb by verb', @as);
 write_file(landing($node, $db) . '/poisoned.jsonl', "poison\n" x 20);
 my (undef, $err) = sqlstate($node, $db, 'SELECT * FROM dwh.run_pipeline()', 'WH001', 'a poisoned file', @as);
 unlike($err, qr/WARNING/, 'with its evidence');
