@@ -54,6 +54,11 @@ REVOKE EXECUTE ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean, boolean, in
 COMMENT ON FUNCTION dwh.load_jsonl(oid, text, "any", boolean, boolean, integer) IS
 'The same for the bytes of a large object (\lo_import in psql), for clients without files on the server. Returns one row. Errors: as above, 42704 where the object is missing. A repeat loads nothing, also from a file with the same content.';
 
+CREATE FUNCTION dwh._load_for_run(path text) RETURNS SETOF dwh.load_result
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_load_for_run';
+COMMENT ON FUNCTION dwh._load_for_run(text) IS
+'load_jsonl(path) for a transaction that goes on with stage_events(): the events, read by the same parse, are kept for it.';
+
 CREATE TYPE dwh.generated_log AS (
     path text,
     events bigint,

@@ -39,7 +39,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
            coalesce(array_agg(l.load_id) FILTER (WHERE l.loaded + l.rejected > 0), '{}'),
            string_agg(format('%s (%s)', l.path, l.message), '; ') FILTER (WHERE l.status = 'failed'),
            string_agg(format('%s (load %s)', l.path, l.load_id), '; ') FILTER (WHERE l.status = 'quarantined')
-      FROM dwh.load_jsonl(source) AS l
+      FROM dwh._load_for_run(source) AS l
 $$;
 COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, the files that failed, and those that are left out as quarantined.';
 

@@ -58,6 +58,19 @@ read_object(LineBatch *batch, const Line *line, ParsedLine *parsed, Verdict *ver
 	return dwh_json_read_object(text, line->length, alc, verdict);
 }
 
+/* Reads the event, unless it takes more than its text shows: staging has a limit on what is written out (typed.h). */
+static void
+read_event(LineBatch *batch, yyjson_val *object, ParsedLine *parsed)
+{
+	UserEvent  *event = dwh_arena_alloc(&batch->kept, sizeof(UserEvent));
+	Verdict		verdict;
+
+	parsed->event_unknown = parsed->kind == PARSED_OBJECT && dwh_json_holds_vast_number(object);
+	if (!parsed->event_unknown &&
+		dwh_event_read(object, batch->rules.loaded_at, &batch->trees.alc, event, &verdict))
+		parsed->event = event;
+}
+
 static void
 parse(LineBatch *batch, const Line *line, ParsedLine *parsed)
 {
@@ -69,13 +82,13 @@ parse(LineBatch *batch, const Line *line, ParsedLine *parsed)
 		refuse(batch, line, &verdict, parsed);
 		return;
 	}
-	parsed->kind = PARSED_JSONB;
-	parsed->data = dwh_flat_jsonb(batch->shapes, object, &batch->kept, &parsed->length);
-	if (parsed->data != NULL)
-		return;
-	parsed->kind = PARSED_OBJECT;
 	parsed->object = object;
-	keep_beginning(batch, line, parsed);
+	parsed->data = dwh_flat_jsonb(batch->shapes, object, &batch->kept, &parsed->length);
+	parsed->kind = parsed->data != NULL ? PARSED_JSONB : PARSED_OBJECT;
+	if (parsed->kind == PARSED_OBJECT)
+		keep_beginning(batch, line, parsed);
+	if (batch->rules.read_events)
+		read_event(batch, object, parsed);
 }
 
 static void
@@ -100,6 +113,7 @@ take_line(LineBatch *batch, LineReader *reader, const Line *line, ParsedLine *pa
 		parsed->kind = PARSED_LONG;
 		parsed->data = line->text;
 		parsed->length = line->length;
+		parsed->event_unknown = true;
 		batch->long_line = dwh_lines_detach(reader);
 	}
 	else
@@ -122,7 +136,7 @@ dwh_batch_fill(LineBatch *batch, LineReader *reader)
 		ParsedLine *parsed = &batch->lines[batch->count++];
 
 		take_line(batch, reader, &line, parsed);
-		keeps_trees |= parsed->kind == PARSED_OBJECT;
+		keeps_trees |= parsed->kind == PARSED_OBJECT || parsed->event != NULL;
 		if (!keeps_trees)
 			dwh_arena_reset(&batch->trees);
 	}

@@ -7,6 +7,7 @@
 #define DWH_BATCH_H
 
 #include "arena.h"
+#include "event.h"
 #include "flat.h"
 #include "lines.h"
 #include "reject.h"
@@ -38,12 +39,16 @@ typedef struct ParsedLine
 	bool		repeats_key;	/* an object has a key more than once; said by whoever constructs the jsonb */
 	yyjson_val *object;
 	Verdict    *verdict;
+	UserEvent  *event;			/* where events are read and it is one; points into the batch */
+	bool		event_unknown;	/* where they are read, but this one was not */
 } ParsedLine;
 
 /* How lines are read. */
 typedef struct LineRules
 {
 	bool		replace_nul;	/* \u0000 becomes U+FFFD instead of a reject */
+	bool		read_events;	/* accepted lines are read as events, too: one parse, two results */
+	int64_t		loaded_at;		/* the clock of those (event.h) */
 } LineRules;
 
 typedef struct LineBatch
@@ -51,7 +56,7 @@ typedef struct LineBatch
 	LineRules	rules;
 	FlatShapes *shapes;
 	Arena		kept;			/* what parsed lines point to */
-	Arena		trees;			/* of yyjson: of one line, or of all since the first PARSED_OBJECT */
+	Arena		trees;			/* of yyjson: of one line, or of all since the first that is still needed */
 	ByteBuffer	long_line;		/* the text of a PARSED_LONG */
 	int			count;
 	ParsedLine	lines[BATCH_LINES];

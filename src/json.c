@@ -203,6 +203,28 @@ number_is_safe(const char *text, size_t length)
 	return dwh_decimal_read(text, length, &decimal) == DECIMAL_OK;
 }
 
+static bool
+number_is_vast(const char *text, size_t length)
+{
+	Decimal		decimal;
+
+	if (length <= JSON_VAST_DIGITS && memchr(text, 'e', length) == NULL && memchr(text, 'E', length) == NULL)
+		return false;
+	return dwh_decimal_read(text, length, &decimal) != DECIMAL_OK || decimal.scale > JSON_VAST_DIGITS ||
+		decimal.first > JSON_VAST_DIGITS;
+}
+
+bool
+dwh_json_holds_vast_number(yyjson_val *object)
+{
+	yyjson_val *end = unsafe_yyjson_get_next(object);
+
+	for (yyjson_val *value = object + 1; value < end; value++)
+		if (yyjson_is_raw(value) && number_is_vast(yyjson_get_raw(value), yyjson_get_len(value)))
+			return true;
+	return false;
+}
+
 /*
  * Checks what yyjson lets pass and jsonb does not. The values of a document lie in one array in the order of the text
  * (yyjson, doc/DataStructure.md), so no recursion is needed.

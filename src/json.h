@@ -22,6 +22,13 @@
  */
 extern yyjson_val *dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Verdict *verdict);
 
+/*
+ * True if an object of dwh_json_read_object holds a number that prints to more than JSON_VAST_DIGITS digits: what is written
+ * out for it has no bound that follows from the length of its text.
+ */
+#define JSON_VAST_DIGITS 1000
+extern bool dwh_json_holds_vast_number(yyjson_val *object);
+
 /* Replaces each \u0000 in a text, in place, by \uFFFD; an escaped backslash before u0000 stays what it is. */
 extern void dwh_json_replace_nul(char *text, size_t length);
 

@@ -8,7 +8,7 @@
 
 #include "batch.h"
 
-/* The rules for reading lines that the settings ask for. */
+/* The rules for reading lines that the settings ask for; events are not read. */
 extern LineRules dwh_line_rules(void);
 
 /*

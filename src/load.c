@@ -28,6 +28,7 @@
 #include "load.h"
 #include "parse_ahead.h"
 #include "rejects.h"
+#include "typed_store.h"
 #include "warehouse.h"
 #include "writer.h"
 
@@ -53,6 +54,7 @@ typedef struct LoadState
 	LoadRow		row;
 	TableWriter *raw;			/* NULL where nothing is to be written, as is the next */
 	TableWriter *rejects;
+	bool		keeps_events;	/* in the typed store, so far all of them */
 	List	   *kept_rejects;	/* of KeptReject, where nothing is written */
 	MemoryContext result_context;	/* of those */
 	MemoryContext lines_context;	/* of payloads made here; reset after each batch */
@@ -90,9 +92,32 @@ write_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payloa
 	dwh_writer_put(state->raw, values, nulls);
 }
 
+/* Leaves the event of an accepted line for staging; where one was not read, staging must read the whole load itself. */
+static void
+keep_event(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
+{
+	Datum		values[STAGED_COUNT];
+	bool		nulls[STAGED_COUNT];
+
+	if (line->event_unknown)
+		state->keeps_events = false;
+	else if (line->event == NULL)
+		dwh_typed_store_put(state->row.load_id, line_no, NULL, NULL);
+	else
+	{
+		dwh_typed_columns(line->event, payload, values, nulls);
+		values[STAGED_LOAD_ID] = Int64GetDatum(state->row.load_id);
+		values[STAGED_LINE_NO] = Int64GetDatum(line_no);
+		nulls[STAGED_LOAD_ID] = nulls[STAGED_LINE_NO] = false;
+		dwh_typed_store_put(state->row.load_id, line_no, values, nulls);
+	}
+}
+
 static void
 put_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
 {
+	if (state->keeps_events)
+		keep_event(state, line, line_no, payload);
 	if (state->raw != NULL)
 		write_raw(state, line, line_no, payload);
 	state->row.loaded++;
@@ -159,23 +184,12 @@ refuse_line(LoadState *state, const ParsedLine *line, int64 line_no, const Verdi
 										(long long) limit, (long long) line_no, verdict->message));
 }
 
+/* Counts a line and puts it where it belongs. */
 static void
-take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
+count_line(LoadState *state, const ParsedLine *line, Jsonb *payload, const Verdict *verdict)
 {
 	int64		line_no = state->row.first_line + state->row.lines;
-	MemoryContext caller = MemoryContextSwitchTo(state->lines_context);
-	Verdict		verdict;
-	Jsonb	   *payload = dwh_line_payload(line, &verdict);
 
-	MemoryContextSwitchTo(caller);
-	if (line->kind == PARSED_LONG && payload != NULL)
-		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */
-	/* a last line without LF counts if it is a whole object; otherwise its writer may not be done with it */
-	if (!line->terminated && !state->options->force && (payload == NULL || dwh_source_is_truncated(state->source)))
-	{
-		state->row.held_back_bytes = (int64) line->bytes;
-		return;
-	}
 	state->row.lines++;
 	state->row.ends_open = !line->terminated;
 	if (line->kind == PARSED_BLANK)
@@ -183,7 +197,24 @@ take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
 	else if (payload != NULL)
 		put_raw(state, line, line_no, payload);
 	else
-		refuse_line(state, line, line_no, &verdict);
+		refuse_line(state, line, line_no, verdict);
+}
+
+static void
+take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
+{
+	MemoryContext caller = MemoryContextSwitchTo(state->lines_context);
+	Verdict		verdict;
+	Jsonb	   *payload = dwh_line_payload(line, &verdict);
+
+	if (line->kind == PARSED_LONG && payload != NULL)
+		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */
+	/* a last line without LF counts if it is a whole object; otherwise its writer may not be done with it */
+	if (!line->terminated && !state->options->force && (payload == NULL || dwh_source_is_truncated(state->source)))
+		state->row.held_back_bytes = (int64) line->bytes;
+	else
+		count_line(state, line, payload, &verdict);
+	MemoryContextSwitchTo(caller);
 }
 
 /* Tells other sessions how far it is, in pg_stat_progress_copy. */
@@ -241,6 +272,7 @@ begin_writing(LoadState *state)
 	}
 	state->raw = dwh_writer_open("raw", "user_events", raw_columns);
 	state->rejects = dwh_rejects_open();
+	state->keeps_events = state->options->keep_events && dwh_writer_is_plain(state->raw);
 	begin_progress(state);
 }
 
@@ -248,13 +280,17 @@ begin_writing(LoadState *state)
 static void
 begin_load(LoadState *state)
 {
+	LineRules	rules = dwh_line_rules();
+
 	state->digest = dwh_content_digest();
 	state->lines_context = AllocSetContextCreate(CurrentMemoryContext, "dwh lines", ALLOCSET_DEFAULT_SIZES);
 	state->row.loaded_at = GetCurrentTimestamp();
 	state->row.first_line = 1;
 	if (!state->options->validate_only)
 		begin_writing(state);
-	state->parse = dwh_parse_open(state->source, state->digest, (uint64) state->match.resume_offset, dwh_line_rules(),
+	rules.read_events = state->keeps_events;
+	rules.loaded_at = state->row.loaded_at;
+	state->parse = dwh_parse_open(state->source, state->digest, (uint64) state->match.resume_offset, rules,
 								  state->options->workers);
 }
 
@@ -367,6 +403,8 @@ finish_load(LoadState *state)
 		return;
 	}
 	dwh_ledger_insert(&state->row);
+	if (state->keeps_events)
+		dwh_typed_store_complete(state->row.load_id);
 	remember_file(state, state->row.load_id);
 	announce(state);
 }

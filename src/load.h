@@ -22,6 +22,7 @@ typedef struct LoadOptions
 	double		reject_share;	/* the same as a share of the non-blank lines, 0 to 1; -1 = no limit */
 	bool		force;
 	bool		validate_only;	/* nothing is written or locked; limits are not applied */
+	bool		keep_events;	/* events are left in the typed store for staging */
 	int			workers;		/* 1 to WORKERS_MAX (parse_ahead.h) */
 	bool		exclusive;		/* nobody else loads meanwhile (dwh_ledger_enter) */
 } LoadOptions;

@@ -24,12 +24,14 @@
 #include "ledger.h"
 #include "load.h"
 #include "parse_ahead.h"
+#include "typed_store.h"
 #include "warehouse.h"
 
 /* From so many files on, a set is loaded under one lock: the lock table holds a few thousand at its default size. */
 #define EXCLUSIVE_FILES 500
 
 PG_FUNCTION_INFO_V1(dwh_load_jsonl);
+PG_FUNCTION_INFO_V1(dwh_load_for_run);
 PG_FUNCTION_INFO_V1(dwh_load_jsonl_large_object);
 
 static OnError
@@ -223,6 +225,29 @@ enter(const LoadOptions *options)
 	dwh_ledger_enter(options->exclusive);
 }
 
+/* Loads what the first argument names, one result row a file. */
+static void
+load_files(FunctionCallInfo fcinfo, LoadOptions *options)
+{
+	bool		many;
+	List	   *files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	options->exclusive = list_length(files) >= EXCLUSIVE_FILES;
+	enter(options);
+	foreach(cell, files)
+	{
+		const PermittedPath *path = lfirst(cell);
+		LoadResult	result;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!dwh_load_is_known(path, options, &result))
+			result = many ? load_guarded(path, options) : dwh_load_file(path, options);
+		put_result((ReturnSetInfo *) fcinfo->resultinfo, options, &result);
+	}
+}
+
 /*
  * dwh.load_jsonl(
  *   path text,					-- file, directory or pattern on the server; relative to the landing directory
@@ -237,24 +262,22 @@ Datum
 dwh_load_jsonl(PG_FUNCTION_ARGS)
 {
 	LoadOptions options = options_of_call(fcinfo);
-	bool		many;
-	List	   *files;
-	ListCell   *cell;
 
-	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
-	InitMaterializedSRF(fcinfo, 0);
-	options.exclusive = list_length(files) >= EXCLUSIVE_FILES;
-	enter(&options);
-	foreach(cell, files)
-	{
-		const PermittedPath *path = lfirst(cell);
-		LoadResult	result;
+	load_files(fcinfo, &options);
+	return (Datum) 0;
+}
 
-		CHECK_FOR_INTERRUPTS();
-		if (!dwh_load_is_known(path, &options, &result))
-			result = many ? load_guarded(path, &options) : dwh_load_file(path, &options);
-		put_result((ReturnSetInfo *) fcinfo->resultinfo, &options, &result);
-	}
+/*
+ * dwh._load_for_run(path text) -> the same with no options set, for a transaction that goes on with stage_events(): the
+ * events are read by the same parse and left for it.
+ */
+Datum
+dwh_load_for_run(PG_FUNCTION_ARGS)
+{
+	LoadOptions options = {.reject_limit = -1,.reject_share = -1,.workers = dwh_load_workers,.keep_events = true};
+
+	dwh_typed_store_begin();
+	load_files(fcinfo, &options);
 	return (Datum) 0;
 }
 

@@ -2,6 +2,7 @@
  * stage_load.c: SQL functions dwh._stage_load, dwh._stage_lines and dwh._reject_load.
  *
  *     raw.user_events --typed.c--> typed event --[stage_load.c]--> staging.user_events, ops.rejects, ops.event_conflicts
+ *     load.c --typed_store.c--> typed event --[stage_load.c]--> ... where load and staging are one transaction's
  *
  * Works through the load, or some of its lines, in chunks. The events of a chunk are sorted by (event_id, line_no):
  * neighbours with one id are repeats, the lower line comes first, and the key's btree is probed and grown leaf by leaf
@@ -31,7 +32,7 @@
 #include "compat.h"
 #include "payload.h"
 #include "rejects.h"
-#include "typed.h"
+#include "typed_store.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(dwh_stage_load);
@@ -41,14 +42,6 @@ PG_FUNCTION_INFO_V1(dwh_reject_load);
 #define CHUNK_EVENTS 32768
 #define CHUNK_BYTES (32 * 1024 * 1024)
 #define FETCH_ROWS 1000
-
-/* Columns of staging.user_events after the typed ones. */
-enum
-{
-	STAGED_LOAD_ID = TYPED_COUNT,
-	STAGED_LINE_NO,
-	STAGED_COUNT
-};
 
 typedef struct TypedEvent
 {
@@ -283,6 +276,12 @@ take_row(StageState *state, uint64 row)
 	MemoryContextReset(state->event_context);
 }
 
+static bool
+is_chunk_full(const StageState *state)
+{
+	return state->count == CHUNK_EVENTS || MemoryContextMemAllocated(state->chunk_context, false) > CHUNK_BYTES;
+}
+
 static void
 stage_all(StageState *state)
 {
@@ -303,13 +302,41 @@ stage_all(StageState *state)
 		{
 			SPI_tuptable = table;	/* a finished chunk has used it */
 			take_row(state, row);
-			if (state->count == CHUNK_EVENTS || MemoryContextMemAllocated(state->chunk_context, false) > CHUNK_BYTES)
+			if (is_chunk_full(state))
 				finish_chunk(state);
 		}
 		SPI_freetuptable(table);
 	}
 	finish_chunk(state);
 	SPI_cursor_close(rows);
+}
+
+/*
+ * Takes the events from the store that the load left in this transaction. What staging refuses is read from raw: the payload
+ * is needed then.
+ */
+static void
+stage_stored(StageState *state)
+{
+	ArrayBuildState *refused = NULL;
+	const Datum *values;
+	const bool *nulls;
+
+	while (dwh_typed_store_next(state->load_id, &values, &nulls))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (nulls[FIELD_EVENT_ID])
+			refused = accumArrayResult(refused, values[STAGED_LINE_NO], false, INT8OID, CurrentMemoryContext);
+		else
+			keep_event(state, DatumGetInt64(values[STAGED_LINE_NO]), values, nulls);
+		if (is_chunk_full(state))
+			finish_chunk(state);
+	}
+	finish_chunk(state);
+	if (refused == NULL)
+		return;
+	state->line_nos = DatumGetArrayTypeP(makeArrayResult(refused, CurrentMemoryContext));
+	stage_all(state);
 }
 
 static TableWriter *
@@ -340,7 +367,10 @@ stage(int64 load_id, ArrayType *line_nos, bool with_staging)
 		state.staging = open_staging();
 	state.rejects = dwh_rejects_open();
 	SPI_connect();
-	stage_all(&state);
+	if (with_staging && line_nos == NULL && dwh_typed_store_find(load_id))
+		stage_stored(&state);
+	else
+		stage_all(&state);
 	SPI_finish();
 	if (with_staging)
 		dwh_writer_close(state.staging);

@@ -128,26 +128,32 @@ judge_money(const UserEvent *event, Datum *values, bool *nulls)
 		values[TYPED_FLAGS] = PointerGetDatum(construct_array(flags, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-bool
-dwh_typed_event(Jsonb *payload, int64 loaded_at, Datum *values, bool *nulls, Verdict *verdict)
+void
+dwh_typed_columns(const UserEvent *event, Jsonb *payload, Datum *values, bool *nulls)
 {
-	UserEvent	event;
-	Jsonb	   *attributes;
+	Jsonb	   *attributes = event->has_attributes ? dwh_payload_attributes(payload) : NULL;
 
-	if (!event_of_payload(payload, loaded_at, &event, verdict))
-		return false;
 	for (FieldId id = 0; id < FIELD_COUNT; id++)
 	{
-		nulls[id] = id != FIELD_EVENT_ID && event.text[id].data == NULL;
-		values[id] = nulls[id] ? (Datum) 0 : field_datum(&event, id);
+		nulls[id] = id != FIELD_EVENT_ID && event->text[id].data == NULL;
+		values[id] = nulls[id] ? (Datum) 0 : field_datum(event, id);
 	}
-	attributes = event.has_attributes ? dwh_payload_attributes(payload) : NULL;
 	nulls[TYPED_ATTRIBUTES] = attributes == NULL;
 	values[TYPED_ATTRIBUTES] = PointerGetDatum(attributes);
 	nulls[TYPED_FLAGS] = true;
 	values[TYPED_FLAGS] = (Datum) 0;
 	if (!nulls[FIELD_PRICE] || !nulls[FIELD_REVENUE])
-		judge_money(&event, values, nulls);
+		judge_money(event, values, nulls);
+}
+
+bool
+dwh_typed_event(Jsonb *payload, int64 loaded_at, Datum *values, bool *nulls, Verdict *verdict)
+{
+	UserEvent	event;
+
+	if (!event_of_payload(payload, loaded_at, &event, verdict))
+		return false;
+	dwh_typed_columns(&event, payload, values, nulls);
 	return true;
 }
 

@@ -168,6 +168,12 @@ dwh_writer_compress(TableWriter *writer, int column, void *value)
 	return compressed;
 }
 
+bool
+dwh_writer_is_plain(const TableWriter *writer)
+{
+	return !writer->one_by_one;
+}
+
 MemoryContext
 dwh_writer_batch_context(TableWriter *writer)
 {
