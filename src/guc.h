@@ -13,6 +13,8 @@ typedef enum FactPartition
 extern char *dwh_allowed_directories;	/* comma-separated absolute paths; "" = none */
 extern int	dwh_fact_partition; /* a FactPartition */
 extern char *dwh_landing_directory; /* absolute path; "" = dwh_landing/<database oid> in the data directory */
+extern int	dwh_max_archive_ratio;	/* 0 = no limit */
+extern int	dwh_max_archive_size;	/* MB; 0 = no limit */
 extern int	dwh_max_line_bytes;
 extern double dwh_max_reject_share; /* 0 to 1 */
 extern char *dwh_report_timezone;
