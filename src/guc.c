@@ -14,6 +14,8 @@ int			dwh_fact_partition;
 char	   *dwh_landing_directory;
 bool		dwh_load_notices;
 int			dwh_load_workers;
+int			dwh_max_archive_ratio;
+int			dwh_max_archive_size;
 int			dwh_max_line_bytes;
 double		dwh_max_reject_share;
 int			dwh_nul_escapes;
@@ -83,6 +85,21 @@ dwh_guc_init(void)
 							"Workers that load a file: with 2, a thread parses while the backend writes.",
 							"The argument workers of dwh.load_jsonl() overrides it.",
 							&dwh_load_workers, 1, 1, 2, PGC_USERSET, 0, NULL, NULL, NULL);
+
+	/*
+	 * What an archive may unfold to. Logs shrink 10 to 30 times, very repetitive ones a few hundred times. gzip's format
+	 * ends at 1,032 and zstd's beyond 30,000, so 1,000 refuses what is no log, and nothing that is one. The size is the
+	 * last resort against archives that were padded to look modest: beyond any honest file, as only an administrator
+	 * knows what the disk can take. Both guard against who made the file, so who loads it may change them.
+	 */
+	DefineCustomIntVariable("dwh.max_archive_ratio",
+							"Largest ratio of decompressed to stored size of a compressed file; beyond it the file fails.",
+							"It counts from 64 MB decompressed on. 0 means no limit.",
+							&dwh_max_archive_ratio, 1000, 0, PG_INT32_MAX, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dwh.max_archive_size",
+							"Largest decompressed size of a compressed file; beyond it the file fails.",
+							"All its members together. 0 means no limit.",
+							&dwh_max_archive_size, 1024 * 1024, 0, PG_INT32_MAX, PGC_USERSET, GUC_UNIT_MB, NULL, NULL, NULL);
 	/* at most 32 MB: jsonb of such a line stays below jsonb's own limit of 256 MB whatever it holds */
 	DefineCustomIntVariable("dwh.max_line_bytes",
 							"Longest line that is loaded; a longer one is kept as a reject of class too_long.",

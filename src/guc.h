@@ -28,6 +28,8 @@ extern int	dwh_fact_partition; /* a FactPartition */
 extern char *dwh_landing_directory; /* absolute path; "" = dwh_landing/<database oid> in the data directory */
 extern bool dwh_load_notices;
 extern int	dwh_load_workers;	/* 1 or 2 */
+extern int	dwh_max_archive_ratio;	/* 0 = no limit */
+extern int	dwh_max_archive_size;	/* MB; 0 = no limit */
 extern int	dwh_max_line_bytes;
 extern double dwh_max_reject_share; /* 0 to 1 */
 extern int	dwh_nul_escapes;	/* a NulEscapes */

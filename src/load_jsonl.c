@@ -173,6 +173,7 @@ is_error_of_file(int sqlerrcode)
 		sqlerrcode == ERRCODE_DWH_SOURCE_CHANGED ||
 		sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
 		sqlerrcode == ERRCODE_INVALID_BINARY_REPRESENTATION ||
+		sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
 		sqlerrcode == ERRCODE_WRONG_OBJECT_TYPE;
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "catalog/pg_largeobject.h"
 #include "libpq/be-fsstubs.h"
@@ -24,6 +25,7 @@
 #include "utils/memutils.h"
 
 #include "errcodes.h"
+#include "guc.h"
 #include "source.h"
 
 /* Stored bytes read at once. */
@@ -31,6 +33,9 @@
 
 /* Largest zstd window that is decoded, as a power of two: 64 MB, within the promise on private memory. */
 #define ZSTD_WINDOW_LOG 26
+
+/* Decompressed bytes from which dwh.max_archive_ratio counts: less is no burden, whatever it was packed into. */
+#define RATIO_COUNTS_FROM (INT64CONST(64) * 1024 * 1024)
 
 typedef enum Encoding
 {
@@ -47,7 +52,8 @@ struct Source
 	int			fd;				/* -1 for a large object */
 	int			lo_fd;			/* -1 for a file */
 	FileStat	stat;
-	int64		stored_left;	/* of a file: bytes up to its size when opened */
+	int64		stored_size;	/* when opened */
+	int64		stored_left;	/* of a file: bytes up to that size */
 
 	char	   *input;			/* INPUT_BYTES; [input_next, input_end) wait for the decoder */
 	size_t		input_next;
@@ -55,11 +61,13 @@ struct Source
 
 	Encoding	encoding;
 	z_stream	gzip;
+	gz_header	gzip_header;	/* of the member at hand */
 	bool		gzip_ready;
 	ZSTD_DCtx  *zstd;
 	bool		at_boundary;	/* between members (gzip) or frames (zstd) */
-	bool		any_frame;		/* one zstd frame was whole */
+	bool		any_whole;		/* one of them was whole */
 	bool		truncated;
+	int64		decoded;		/* bytes of all of them so far */
 
 	MemoryContextCallback release;
 };
@@ -137,8 +145,15 @@ dwh_source_open_file(const PermittedPath *path)
 				 errdetail("Directories, FIFOs, sockets and devices are not read as logs."),
 				 errhint("Give the path of a file, of a directory that holds .jsonl files, or a pattern.")));
 	fill_stat(&now, &source->stat);
-	source->stored_left = source->stat.size;
+	source->stored_size = source->stored_left = source->stat.size;
 	return source;
+}
+
+static int64
+seek_large_object(const Source *source, int64 offset, int whence)
+{
+	return DatumGetInt64(DirectFunctionCall3(be_lo_lseek64, Int32GetDatum(source->lo_fd), Int64GetDatum(offset),
+											 Int32GetDatum(whence)));
 }
 
 Source *
@@ -153,6 +168,8 @@ dwh_source_open_large_object(Oid large_object)
 				 errdetail("It is the OID that \\lo_import printed."),
 				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	source->lo_fd = DatumGetInt32(DirectFunctionCall2(be_lo_open, ObjectIdGetDatum(large_object), Int32GetDatum(INV_READ)));
+	source->stored_size = seek_large_object(source, 0, SEEK_END);
+	seek_large_object(source, 0, SEEK_SET);
 	return source;
 }
 
@@ -176,7 +193,7 @@ read_stored(Source *source, char *target, size_t size)
 				(dwh_errcode_for_path(),
 				 errmsg("could not read file \"%s\": %m", source->name),
 				 errdetail("%lld of its %lld bytes were left.", (long long) source->stored_left,
-						   (long long) source->stat.size),
+						   (long long) source->stored_size),
 				 errhint("Nothing of the file was loaded; load it again.")));
 	source->stored_left -= got;
 	return got;
@@ -194,34 +211,60 @@ fill_input(Source *source)
 	return source->input_next < source->input_end;
 }
 
-static void
-start_decoder(Source *source)
+/* What the first bytes say; a zstd archive may begin with a frame to be skipped (RFC 8878, 3.1.2; pzstd does). */
+static Encoding
+encoding_of(const unsigned char *input, size_t length)
 {
 	static const unsigned char gzip_magic[] = {0x1F, 0x8B};
 	static const unsigned char zstd_magic[] = {0x28, 0xB5, 0x2F, 0xFD};
-	size_t		length = source->input_end;
+	static const unsigned char skippable_magic[] = {0x2A, 0x4D, 0x18};	/* after any of 0x50 to 0x5F */
 
-	source->encoding = ENCODING_PLAIN;
-	if (length >= sizeof(gzip_magic) && memcmp(source->input, gzip_magic, sizeof(gzip_magic)) == 0)
+	if (length >= 2 && memcmp(input, gzip_magic, 2) == 0)
+		return ENCODING_GZIP;
+	if (length >= 4 && memcmp(input, zstd_magic, 4) == 0)
+		return ENCODING_ZSTD;
+	if (length >= 4 && input[0] >> 4 == 5 && memcmp(input + 1, skippable_magic, 3) == 0)
+		return ENCODING_ZSTD;
+	return ENCODING_PLAIN;
+}
+
+static void
+out_of_decoder_memory(const Source *source)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of memory"),
+			 errdetail("There is none for a decoder of \"%s\".", source->name),
+			 errhint("Free memory on the server and load the file again.")));
+}
+
+/* Has zlib say when the header of the next member is over. */
+static void
+expect_member(Source *source)
+{
+	memset(&source->gzip_header, 0, sizeof(source->gzip_header));
+	inflateGetHeader(&source->gzip, &source->gzip_header);
+}
+
+static void
+start_decoder(Source *source)
+{
+	source->encoding = encoding_of((const unsigned char *) source->input, source->input_end);
+	if (source->encoding == ENCODING_GZIP)
 	{
-		source->encoding = ENCODING_GZIP;
 		/* 15 = largest window, + 16 = gzip header and trailer only (zlib.h, inflateInit2) */
 		source->gzip_ready = inflateInit2(&source->gzip, 15 + 16) == Z_OK;
+		if (!source->gzip_ready)
+			out_of_decoder_memory(source);
+		expect_member(source);
 	}
-	else if (length >= sizeof(zstd_magic) && memcmp(source->input, zstd_magic, sizeof(zstd_magic)) == 0)
+	else if (source->encoding == ENCODING_ZSTD)
 	{
-		source->encoding = ENCODING_ZSTD;
 		source->zstd = ZSTD_createDCtx();
-		if (source->zstd != NULL)
-			ZSTD_DCtx_setParameter(source->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
+		if (source->zstd == NULL)
+			out_of_decoder_memory(source);
+		ZSTD_DCtx_setParameter(source->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
 	}
-	if ((source->encoding == ENCODING_GZIP && !source->gzip_ready) ||
-		(source->encoding == ENCODING_ZSTD && source->zstd == NULL))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory"),
-				 errdetail("A decoder for \"%s\" could not be made.", source->name),
-				 errhint("Free memory on the server and load the file again.")));
 }
 
 static void
@@ -234,7 +277,21 @@ corrupted(const Source *source, const char *library, const char *reason)
 			 errhint("Nothing of the file was loaded. Fetch it again from where it came from.")));
 }
 
-/* One step of zlib; bytes written to target. A member may be followed by another; other bytes end the content. */
+static void
+window_too_large(const Source *source)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("compressed file \"%s\" needs too much memory", source->name),
+			 errdetail("Its zstd window is larger than %d MB.", 1 << (ZSTD_WINDOW_LOG - 20)),
+			 errhint("Nothing of the file was loaded. Compress it again without --ultra and with --long=%d at most.",
+					 ZSTD_WINDOW_LOG)));
+}
+
+/*
+ * One step of zlib; bytes written to target. A member may be followed by another; where what follows does not begin as
+ * one, the content has ended.
+ */
 static size_t
 step_gzip(Source *source, char *target, size_t size)
 {
@@ -242,11 +299,6 @@ step_gzip(Source *source, char *target, size_t size)
 	size_t		waiting = source->input_end - source->input_next;
 	int			result;
 
-	if (source->at_boundary && source->input[source->input_next] != '\x1F')
-	{
-		source->truncated = true;
-		return 0;
-	}
 	source->at_boundary = false;
 	gzip->next_in = (Bytef *) source->input + source->input_next;
 	gzip->avail_in = (uInt) waiting;
@@ -257,11 +309,39 @@ step_gzip(Source *source, char *target, size_t size)
 	if (result == Z_STREAM_END)
 	{
 		inflateReset(gzip);
-		source->at_boundary = true;
+		expect_member(source);
+		source->at_boundary = source->any_whole = true;
 	}
+	else if (result == Z_DATA_ERROR && source->any_whole && source->gzip_header.done != 1)
+		source->truncated = true;
+	else if (result == Z_MEM_ERROR)
+		out_of_decoder_memory(source);
 	else if (result != Z_OK && result != Z_BUF_ERROR)
 		corrupted(source, "zlib", gzip->msg ? gzip->msg : zError(result));
 	return size - gzip->avail_out;
+}
+
+/* What an error of libzstd means; comes back where the content has ended. */
+static void
+judge_zstd_error(Source *source, size_t result)
+{
+	switch (ZSTD_getErrorCode(result))
+	{
+		case ZSTD_error_prefix_unknown:
+			if (!source->any_whole)
+				break;
+			source->truncated = true;
+			return;
+		case ZSTD_error_frameParameter_windowTooLarge:
+			window_too_large(source);
+			break;
+		case ZSTD_error_memory_allocation:
+			out_of_decoder_memory(source);
+			break;
+		default:
+			break;
+	}
+	corrupted(source, "libzstd", ZSTD_getErrorName(result));
 }
 
 /* One step of libzstd, likewise. */
@@ -274,51 +354,85 @@ step_zstd(Source *source, char *target, size_t size)
 
 	if (ZSTD_isError(result))
 	{
-		if (!source->at_boundary || !source->any_frame)
-			corrupted(source, "libzstd", ZSTD_getErrorName(result));
-		source->truncated = true;
+		judge_zstd_error(source, result);
 		return 0;
 	}
 	source->input_next = in.pos;
 	source->at_boundary = result == 0;
-	source->any_frame |= result == 0;
+	source->any_whole |= result == 0;
 	return out.pos;
+}
+
+/* Up to size decompressed bytes; 0 at the end. */
+static size_t
+read_archive(Source *source, char *target, size_t size)
+{
+	size_t		(*step) (Source *, char *, size_t) = source->encoding == ENCODING_GZIP ? step_gzip : step_zstd;
+	size_t		got = 0;
+
+	while (got == 0 && !source->truncated)
+	{
+		bool		more = fill_input(source);
+
+		/* without input the decoder may still hold output that the last target had no room for */
+		if (more || !source->at_boundary)
+			got = step(source, target, size);
+		if (!more)
+		{
+			source->truncated |= got == 0 && !source->at_boundary;
+			break;
+		}
+	}
+	return got;
+}
+
+static void
+archive_too_large(const Source *source, const char *setting, const char *allowed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("compressed file \"%s\" holds more than allowed", source->name),
+			 errdetail("Its %lld bytes hold at least %lld; %s allows %s.", (long long) source->stored_size,
+					   (long long) source->decoded, setting, allowed),
+			 errhint("Nothing of the file was loaded. If it is what it should be, raise %s, or set it to 0 for no limit.",
+					 setting)));
+}
+
+/* Counts what an archive gave, and ends with 54000 where that is more than the settings allow of all its members. */
+static void
+check_archive(Source *source, size_t got)
+{
+	int64		size_limit = (int64) dwh_max_archive_size * 1024 * 1024;
+
+	source->decoded += got;
+	if (size_limit > 0 && source->decoded > size_limit)
+		archive_too_large(source, "dwh.max_archive_size", psprintf("%d MB", dwh_max_archive_size));
+	/* a division, so that nothing overflows: decoded > ratio * stored_size */
+	if (dwh_max_archive_ratio > 0 && source->decoded > RATIO_COUNTS_FROM &&
+		(source->decoded - 1) / dwh_max_archive_ratio >= source->stored_size)
+		archive_too_large(source, "dwh.max_archive_ratio", psprintf("%d times as many", dwh_max_archive_ratio));
 }
 
 size_t
 dwh_source_read(void *argument, char *target, size_t size)
 {
 	Source	   *source = argument;
-	size_t		got = 0;
+	size_t		got;
 
+	CHECK_FOR_INTERRUPTS();
 	if (source->encoding == ENCODING_UNKNOWN && fill_input(source))
 		start_decoder(source);
-	if (source->encoding == ENCODING_PLAIN)
+	if (source->encoding == ENCODING_GZIP || source->encoding == ENCODING_ZSTD)
 	{
-		size_t		waiting = source->input_end - source->input_next;
-
-		if (waiting == 0)
-			return read_stored(source, target, size);
-		got = Min(size, waiting);
-		memcpy(target, source->input + source->input_next, got);
-		source->input_next += got;
+		got = read_archive(source, target, size);
+		check_archive(source, got);
 		return got;
 	}
-	while (got == 0 && !source->truncated)
-	{
-		if (!fill_input(source))
-		{
-			/* the decoder may still hold output that the last target had no room for */
-			if (source->encoding == ENCODING_ZSTD && !source->at_boundary)
-				got = step_zstd(source, target, size);
-			else if (source->encoding == ENCODING_GZIP && !source->at_boundary)
-				got = step_gzip(source, target, size);
-			if (got == 0 && !source->at_boundary)
-				source->truncated = true;
-			break;
-		}
-		got = source->encoding == ENCODING_GZIP ? step_gzip(source, target, size) : step_zstd(source, target, size);
-	}
+	got = Min(size, source->input_end - source->input_next);
+	if (got == 0)
+		return read_stored(source, target, size);
+	memcpy(target, source->input + source->input_next, got);
+	source->input_next += got;
 	return got;
 }
 
@@ -326,21 +440,25 @@ void
 dwh_source_rewind(Source *source)
 {
 	if (source->lo_fd >= 0)
-		DirectFunctionCall3(be_lo_lseek64, Int32GetDatum(source->lo_fd), Int64GetDatum(0), Int32GetDatum(SEEK_SET));
+		seek_large_object(source, 0, SEEK_SET);
 	else if (lseek(source->fd, 0, SEEK_SET) < 0)
 		ereport(ERROR,
 				(dwh_errcode_for_path(),
 				 errmsg("could not rewind file \"%s\": %m", source->name),
 				 errdetail("Its content is read twice where its beginning is known."),
 				 errhint("Nothing of the file was loaded; load it again.")));
-	source->stored_left = source->stat.size;
+	source->stored_left = source->stored_size;
 	source->input_next = source->input_end = 0;
 	if (source->gzip_ready)
+	{
 		inflateReset(&source->gzip);
+		expect_member(source);
+	}
 	if (source->zstd != NULL)
 		ZSTD_DCtx_reset(source->zstd, ZSTD_reset_session_only);
 	source->at_boundary = true;
-	source->truncated = false;
+	source->any_whole = source->truncated = false;
+	source->decoded = 0;
 }
 
 bool

@@ -32,7 +32,8 @@ extern Source *dwh_source_open_large_object(Oid large_object);
 
 /*
  * A ReadBytes callback. A file is read up to the size it had when opened: what a writer appends meanwhile is the next
- * load's. Checks for interrupts.
+ * load's. Checks for interrupts. An archive that is damaged raises 22P03, one that holds more than the settings
+ * dwh.max_archive_* allow 54000.
  */
 extern size_t dwh_source_read(void *source, char *target, size_t size);
 

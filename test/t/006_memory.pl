@@ -76,8 +76,18 @@ for my $kind (sort keys %dense)
 }
 stays_small("$dir/$_.jsonl", "loaded|@{[ $_ eq 'many' ? 300000 : 1 ]}|0", "two workers: $_", ', force => true, workers => 2') for qw(many digits text);
 
+# archives: a zstd bomb by hand (4 bytes make 128 kB) with the widest window that is read, refused and let through
+my $frame = "\x28\xB5\x2F\xFD\0" . chr(26 - 10 << 3) . "\x18\x00\x00" . "{}\n" . "\x02\x00\x10 " x 8000 . "\x03\x00\x10\n";
+write_file("$dir/bomb.zst", $frame, '>:raw');
+my ($peak, $state) = peak_of("SET dwh.max_archive_ratio = 2000; SELECT * FROM dwh.load_jsonl('$dir/bomb.zst')");
+is($state, '54000', 'a bomb is refused');
+cmp_ok($peak, '<', LIMIT, "and stays small: $peak kB");
+($peak, $state) = peak_of("SET dwh.max_archive_ratio = 0; SELECT * FROM dwh.load_jsonl('$dir/bomb.zst')");
+is($state, '00000', 'a bomb of 1 GB is let through');
+cmp_ok($peak, '<', LIMIT, "and stays small: $peak kB");
+
 $db = new_warehouse($node, 'runs');
-my ($peak, $state) = peak_of("SELECT * FROM dwh.run_pipeline('$dir/many.jsonl')");
+($peak, $state) = peak_of("SELECT * FROM dwh.run_pipeline('$dir/many.jsonl')");
 is($state, '00000', 'a run over 300,000 events');
 cmp_ok($peak, '<', LIMIT, "stays small: $peak kB");
 
