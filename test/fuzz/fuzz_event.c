@@ -189,6 +189,37 @@ check_time(const char *text, size_t length)
 	assert(time < first || time > last || again == time);
 }
 
+/* An offset from UTC is what the same clock with Z differs by. */
+static void
+check_zone(const char *text, size_t length)
+{
+	const char *zone = text + length - 6;
+	char	   *in_utc;
+	int64_t		time,
+				with_z;
+	int			minutes;
+
+	if (!dwh_rfc3339_read(text, length, &time) || (zone[0] != '+' && zone[0] != '-'))
+		return;
+	in_utc = fuzz_copy(text, length);
+	in_utc[length - 6] = 'Z';
+	assert(dwh_rfc3339_read(in_utc, length - 5, &with_z));
+	minutes = ((zone[1] - '0') * 10 + zone[2] - '0') * 60 + (zone[4] - '0') * 10 + zone[5] - '0';
+	assert(with_z - time == (zone[0] == '+' ? minutes : -minutes) * INT64_C(60000000));
+}
+
+/* A message too long for a verdict is cut at a character. */
+static void
+check_message(const char *text, size_t length)
+{
+	Verdict		verdict;
+
+	assert(!dwh_reject(&verdict, REJECT_WRONG_TYPE, "%.*s", (int) length, text));
+	assert(verdict.class == REJECT_WRONG_TYPE);
+	assert(strlen(verdict.message) <= length && memcmp(verdict.message, text, strlen(verdict.message)) == 0);
+	assert(dwh_utf8_is_valid(verdict.message, strlen(verdict.message)));
+}
+
 /* A string printed is that string when it is read. */
 static void
 check_string(const char *text, size_t length)
@@ -198,7 +229,6 @@ check_string(const char *text, size_t length)
 	yyjson_val *object;
 	size_t		clipped;
 
-	assert(dwh_utf8_is_valid(text, length));
 	for (size_t limit = 0; limit < 8; limit++)
 	{
 		clipped = dwh_utf8_clip(text, length, limit);
@@ -227,14 +257,16 @@ check_values(const Reading *reading)
 		}
 		if (yyjson_is_str(value))
 		{
+			assert(dwh_utf8_is_valid(yyjson_get_str(value), yyjson_get_len(value)));
 			check_string(yyjson_get_str(value), yyjson_get_len(value));
 			check_time(yyjson_get_str(value), yyjson_get_len(value));
+			check_zone(yyjson_get_str(value), yyjson_get_len(value));
 			check_number(yyjson_get_str(value), yyjson_get_len(value));
 		}
 	}
 }
 
-/* The line as a time, and as a number, of which the parser must think the same. */
+/* The line as a string, as a time, and as a number, of which the parser must think the same. */
 static void
 check_text_alone(const Reading *reading)
 {
@@ -247,6 +279,12 @@ check_text_alone(const Reading *reading)
 	assert((status != DECIMAL_NOT_A_NUMBER) == (yyjson_is_raw(root) && yyjson_get_len(root) == reading->length));
 	check_number(reading->text, reading->length);
 	check_time(reading->text, reading->length);
+	check_zone(reading->text, reading->length);
+	if (dwh_utf8_is_valid(reading->text, reading->length))
+	{
+		check_string(reading->text, reading->length);
+		check_message(reading->text, reading->length);
+	}
 	dwh_uuid_read(reading->text, reading->length, uuid);
 }
 
