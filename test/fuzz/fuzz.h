@@ -1,5 +1,5 @@
 /*
- * fuzz.h: what the fuzz targets share: memory that one input owns, and numbers derived from it.
+ * fuzz.h: what the fuzz targets share: memory that one input owns, numbers derived from it, a second opinion on JSON.
  */
 #ifndef DWH_FUZZ_H
 #define DWH_FUZZ_H
@@ -25,5 +25,8 @@ extern char *fuzz_copy(const void *data, size_t size);
 /* A number that depends on the input alone (FNV-1a), and the next of a sequence that begins with it (xorshift64). */
 extern uint64_t fuzz_hash(const void *data, size_t size);
 extern uint64_t fuzz_next(uint64_t *state);
+
+/* True for the texts that dwh_json_read_object must accept, and no others. */
+extern bool fuzz_is_storable_object(const char *text, size_t length);
 
 #endif

@@ -59,6 +59,7 @@ check_verdict(const Reading *reading)
 {
 	const Verdict *verdict = &reading->verdict;
 
+	assert((reading->object != NULL) == fuzz_is_storable_object(reading->text, reading->length));
 	assert((verdict->class == REJECT_INVALID_UTF8) == !dwh_utf8_is_valid(reading->text, reading->length));
 	if (reading->object != NULL)
 	{
