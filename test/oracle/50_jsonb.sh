@@ -84,7 +84,7 @@ q <<'SQL'
 CREATE TABLE public.one_fault AS
 SELECT t.line_no FROM public.truth AS t
  CROSS JOIN LATERAL public.as_jsonb(convert_to(regexp_replace(convert_from(t.bytes, 'UTF8'), '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{2})', 'x', 'g'), 'UTF8')) AS c
- WHERE octet_length(t.bytes) < 100000 AND (t.code = '22P05' OR t.code = '22P02' AND t.message ~ 'surrogate') AND c.value IS NOT NULL;
+ WHERE octet_length(t.bytes) < 100000 AND (t.code = '22P05' OR t.code = '22P02' AND t.message ~ 'surrogate') AND public.levels(c.value) <= 1000;
 SQL
 one_fault='line_no IN (SELECT line_no FROM public.one_fault)'
 is "$(show "code = '22P05' AND $one_fault AND position('\\ud' IN lower(encode(bytes, 'escape'))) = 0 AND class <> 'nul_escape'")" '' 'the escape of NUL: nul_escape'
