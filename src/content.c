@@ -169,8 +169,9 @@ dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *ma
 	int			count;
 
 	memset(match, 0, sizeof(*match));
-	dwh_source_rewind(source);
 	match->is_empty = length == 0;
+	match->is_truncated = match->is_empty && dwh_source_is_truncated(source);
+	dwh_source_rewind(source);
 	if (match->is_empty)
 		return;
 	head_count = heads_of(beginning, length, heads);

@@ -23,6 +23,7 @@ typedef struct ContentMatch
 	uint8		sha256[DIGEST_BYTES];
 	uint8		head[DIGEST_BYTES];
 	bool		is_empty;		/* not a single byte */
+	bool		is_truncated;	/* and that because the archive ended before the first one */
 } ContentMatch;
 
 /*

@@ -13,7 +13,9 @@
 #include <string.h>
 
 /* One read of the source; small enough that the callback's interrupt check is reached often. */
+#ifndef READ_BYTES				/* test/fuzz makes it small */
 #define READ_BYTES (256 * 1024)
+#endif
 
 void
 dwh_lines_init(LineReader *reader, ReadBytes read, void *source, uint64_t offset, size_t max_line_bytes,
@@ -25,6 +27,7 @@ dwh_lines_init(LineReader *reader, ReadBytes read, void *source, uint64_t offset
 	reader->offset = offset;
 	reader->max_line_bytes = max_line_bytes;
 	dwh_buffer_init(&reader->buffer, alc);
+	dwh_buffer_reserve(&reader->buffer, READ_BYTES);	/* so that there is an address to reckon with */
 }
 
 /* Reads once more behind what is unread; false at the end of the source. */
@@ -70,8 +73,10 @@ trim(Line *line)
 static void
 take(LineReader *reader, size_t size, bool terminated, Line *line)
 {
+	const char *start = reader->buffer.data + reader->begin;
+
 	memset(line, 0, sizeof(*line));
-	line->text = reader->buffer.data + reader->begin;
+	line->text = start;
 	line->length = line->full_length = size - (terminated ? 1 : 0);
 	line->offset = reader->offset;
 	line->bytes = size;
@@ -81,9 +86,12 @@ take(LineReader *reader, size_t size, bool terminated, Line *line)
 	trim(line);
 	if (line->full_length > reader->max_line_bytes)
 	{
+		/* a BOM is part of the evidence, as in take_oversized: the sizes of reads make no difference */
+		size_t		evidence = LINE_EVIDENCE_BYTES - (line->text - start);
+
 		line->oversized = true;
-		if (line->length > LINE_EVIDENCE_BYTES)
-			line->length = LINE_EVIDENCE_BYTES;
+		if (line->length > evidence)
+			line->length = evidence;
 	}
 }
 
@@ -178,6 +186,7 @@ dwh_lines_detach(LineReader *reader)
 	ByteBuffer	taken = reader->buffer;
 
 	dwh_buffer_init(&reader->buffer, taken.alc);
+	dwh_buffer_reserve(&reader->buffer, READ_BYTES);
 	dwh_buffer_add(&reader->buffer, taken.data + reader->begin, taken.length - reader->begin);
 	reader->begin = 0;
 	return taken;

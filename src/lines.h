@@ -13,8 +13,10 @@
 
 #include "buffer.h"
 
-/* Bytes of an oversized line that are kept as evidence. */
+/* Bytes of an oversized line that are kept as evidence, a BOM among them. */
+#ifndef LINE_EVIDENCE_BYTES		/* test/fuzz makes it small */
 #define LINE_EVIDENCE_BYTES 4096
+#endif
 
 /* Puts up to size bytes (size > 0) at target; returns how many, 0 at the end. Raises its own errors. */
 typedef size_t (*ReadBytes) (void *source, char *target, size_t size);

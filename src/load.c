@@ -475,7 +475,7 @@ load_source(Source *source, const LoadOptions *options, MemoryContext result_con
 		remember_file(&state, state.row.load_id);
 	}
 	else if (state.match.is_empty)
-		state.row.status = "empty";
+		state.row.status = state.match.is_truncated ? "truncated" : "empty";
 	else
 		load_new_part(&state);
 	dwh_source_close(source);

@@ -46,6 +46,8 @@ struct Parser
 	/* the thread's */
 	jmp_buf		leave;
 	RunningDigest *digest;
+	uint64_t	offset;
+	size_t		max_line_bytes;
 	LineReader	reader;
 	size_t		block_used;		/* of the block being eaten */
 	yyjson_alc	alc;
@@ -162,6 +164,7 @@ run(void *argument)
 	{
 		bool		alone = false;
 
+		dwh_lines_init(&parser->reader, read_block, parser, parser->offset, parser->max_line_bytes, &parser->alc);
 		while (wait_for_batch(parser, alone))
 		{
 			LineBatch  *batch = &parser->batches[parser->parsed % SLOTS];
@@ -219,7 +222,8 @@ dwh_parser_start(RunningDigest *digest, uint64_t offset, size_t max_line_bytes, 
 	parser->outcome = PARSER_NO_NEWS;
 	parser->digest = digest;
 	parser->alc = (yyjson_alc) {thread_malloc, thread_realloc, thread_free, parser};
-	dwh_lines_init(&parser->reader, read_block, parser, offset, max_line_bytes, &parser->alc);
+	parser->offset = offset;
+	parser->max_line_bytes = max_line_bytes;
 	for (int i = 0; i < SLOTS; i++)
 		dwh_batch_init(&parser->batches[i], rules, &parser->shapes, &parser->alc);
 	init_conditions(parser);
