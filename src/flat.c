@@ -60,7 +60,7 @@ has_shape(const FlatShape *shape, yyjson_val *object)
 	yyjson_obj_iter iter = yyjson_obj_iter_with(object);
 	const char *expected = shape->keys;
 
-	if (yyjson_obj_size(object) != (size_t) shape->count)
+	if (shape->count == 0 || yyjson_obj_size(object) != (size_t) shape->count)
 		return false;
 	for (int i = 0; i < shape->count; i++)
 	{

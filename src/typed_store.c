@@ -147,12 +147,15 @@ dwh_typed_store_complete(int64 load_id)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Reads a row unless one is waiting; false at the end. */
+/* Reads a row unless one is waiting; false at the end. A row that comes from the file lies in the current context. */
 static bool
 fetch(void)
 {
+	MemoryContext caller = MemoryContextSwitchTo(store->context);
+
 	if (!store->has_row)
 		store->has_row = tuplestore_gettupleslot(store->rows, true, false, store->slot);
+	MemoryContextSwitchTo(caller);
 	if (store->has_row)
 		slot_getallattrs(store->slot);
 	return store->has_row;
