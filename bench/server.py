@@ -73,6 +73,10 @@ def new_database(name, template="template1"):
     query("CREATE DATABASE %s TEMPLATE %s STRATEGY file_copy" % (name, template))
 
 
+def database_bytes(name):
+    return int(query("SELECT pg_database_size(%s)" % literal(name))[0][0])
+
+
 def drop_database(name):
     query("DROP DATABASE IF EXISTS %s WITH (FORCE)" % name)
 
@@ -130,10 +134,11 @@ class PeakMemory:
 
 
 class Piece:
-    """What one measured piece cost: seconds by step, WAL, peak of private memory."""
+    """What one measured piece cost: seconds by step, WAL, peak of private memory; and the rows that each step answered."""
 
-    def __init__(self, seconds, steps, wal, memory):
-        self.seconds, self.steps, self.wal, self.memory = seconds, steps, wal, memory
+    def __init__(self, steps, answers, wal, memory):
+        self.seconds = sum(steps.values())
+        self.steps, self.answers, self.wal, self.memory = steps, answers, wal, memory
 
 
 def measure(database, steps):
@@ -142,13 +147,13 @@ def measure(database, steps):
     with Session(database) as session:
         lsn = session.value("SELECT pg_current_wal_insert_lsn()")
         with PeakMemory(known) as memory:
-            taken = {}
+            taken, answers = {}, {}
             for name, sql in steps:
                 began = time.perf_counter()
-                session.run(sql)
+                answers[name] = session.run(sql)
                 taken[name] = time.perf_counter() - began
         wal = int(session.value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '%s')::bigint" % lsn))
-    return Piece(sum(taken.values()), taken, wal, memory.peak)
+    return Piece(taken, answers, wal, memory.peak)
 
 
 def generate(name, **options):
