@@ -126,7 +126,7 @@ def subjects_of(events):
 
 def run(report, events, rounds):
     report.add("## Load: %s lines to raw" % count(events), "", "Raw of the warehouse has a primary key and where each line stood; COPY fills one"
-               " column without a key. `of COPY`: COPY's time divided by the subject's, on the same input; more is faster.")
+               " column without a key. `vs COPY`: COPY's time divided by the subject's, on the same input; more is faster.")
     subjects = subjects_of(events)
     interleave(subjects, rounds)
     copies = {s.about: s for s in subjects if s.name == "COPY into jsonb"}
@@ -139,7 +139,7 @@ def run(report, events, rounds):
                      count(median(s.values(lambda o: o.wal)) / events) if new else "",
                      count(median(s.values(lambda o: o.heap)) / events) if new else "",
                      megabytes(max(s.values(lambda o: o.memory), default=None)), s.verdict()])
-    report.table(["input", "subject", "s, median (min-max)", "lines/s", "of COPY", "WAL B/line", "heap B/line", "private MB", "end state"], rows)
+    report.table(["input", "subject", "s, median (min-max)", "lines/s", "vs COPY", "WAL B/line", "heap B/line", "private MB", "end state"], rows)
     for s in (s for s in subjects if s.about == "1 % dirty"):
         for clean in (c for c in subjects if c.about == "clean" and c.name == s.name and s.seconds()):
             report.add("- %s: 1 %% dirty takes %s of clean." % (s.name, ratio(median(s.seconds()), median(clean.seconds()), 3)))

@@ -41,10 +41,10 @@ def marts_state(database, fact, users, products, is_product):
 class Warehouse:
     """dwh.run_pipeline(): one transaction, the checks included."""
 
-    def __init__(self, workers=1):
+    def __init__(self, workers=1, kind=""):
         self.workers = workers
-        self.name = "dwh, %d worker%s" % (workers, "s" * (workers > 1))
-        self.database = "bench_dwh_%d" % workers
+        self.name = "dwh, %d worker%s%s" % (workers, "s" * (workers > 1), kind and ", " + kind)
+        self.database = "bench_dwh_%d%s" % (workers, kind.replace(" ", "_"))
 
     def begin(self):
         server.new_database(self.database, "bench_empty")
@@ -124,7 +124,10 @@ class Peer:
 
     def copy(self, source, target):
         self.clear(target)
-        shutil.copytree(source, target) if os.path.isdir(source) else shutil.copy(source, target)
+        if os.path.isdir(source):
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy(source, target)
 
     def begin(self):
         self.clear(self.place)
@@ -152,7 +155,7 @@ class Peer:
 
     def bytes(self):
         if not os.path.isdir(self.place):
-            return os.path.getsize(self.place)
+            return os.path.getsize(self.place) if os.path.exists(self.place) else 0
         return sum(os.lstat(os.path.join(root, file)).st_blocks * 512 for root, _, files in os.walk(self.place) for file in files)
 
 
@@ -169,8 +172,9 @@ def measure(system, place, path, batch):
     """One outcome: place is what brings the system into the state before (begin, go_back, or nothing)."""
     place()
     server.settle(path)
+    before = system.bytes()
     piece, steps = system.take(path, batch)
-    return Outcome(piece.seconds, system.state(), steps, piece.wal, piece.memory, system.bytes())
+    return Outcome(piece.seconds, system.state(), steps, piece.wal, piece.memory, system.bytes() - before)
 
 
 def measured(system, place, path, batch):

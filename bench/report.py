@@ -1,7 +1,6 @@
 """Medians, ratios, and the report in Markdown."""
 import os
 import statistics
-import subprocess
 
 
 def median_range(values, digits=2):
@@ -46,13 +45,6 @@ class Report:
     def write(self, path):
         with open(path, "w") as file:
             file.write("\n".join(self.lines) + "\n")
-
-
-def first_line(command):
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        return ""
 
 
 def machine():

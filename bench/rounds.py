@@ -12,7 +12,7 @@ class Subject:
 
     def __init__(self, name, about, measure, expects=None):
         self.name, self.about, self.measure = name, about, measure
-        self.expects = expects      # the subject whose end state this one must have; None = it is the measure itself
+        self.expects = expects      # the subject whose end state this one must have; None = it is the reference itself
         self.outcomes, self.failure = [], None
 
     def values(self, of):
@@ -20,7 +20,7 @@ class Subject:
         return [value for value in map(of, self.outcomes) if value is not None]
 
     def seconds(self):
-        return self.values(lambda outcome: outcome.seconds) if self.verdict() in ("same", "measure") else []
+        return self.values(lambda outcome: outcome.seconds) if self.verdict() in ("same", "reference") else []
 
     def state(self):
         """The end state that every round had, or None."""
@@ -28,7 +28,7 @@ class Subject:
         return states.pop() if len(states) == 1 else None
 
     def verdict(self):
-        """same, measure, or what is wrong. A subject with another end state has no time."""
+        """same, reference, or what is wrong. A subject with another end state has no time."""
         if self.failure:
             return self.failure
         if not self.outcomes:
@@ -36,7 +36,7 @@ class Subject:
         if self.state() is None:
             return "WRONG: differs from round to round"
         if self.expects is None:
-            return "measure"
+            return "reference"
         if self.expects.state() is None:
             return "nothing to compare with"
         return "same" if self.state() == self.expects.state() else \
