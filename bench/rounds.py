@@ -61,7 +61,7 @@ def interleave(subjects, rounds):
                 outcome = subject.measure()
             except SqlError as error:
                 lines = [line for line in str(error).splitlines() if "ERROR" in line or "CONTEXT" in line] or ["failed"]
-                subject.failure = "stops: " + "; ".join(lines).replace("|", " ")[:160]
+                subject.failure = "stops: " + "; ".join(lines).replace("|", " ").encode("ascii", "ignore").decode()[:160]
                 print("   round %d: %s, %s: %s" % (number, subject.name, subject.about, subject.failure), file=sys.stderr, flush=True)
                 continue
             subject.outcomes.append(outcome)
