@@ -1,6 +1,6 @@
 # dwh_ext: build, install, demo, tests.
 #   make PG_CONFIG=..., make install PG_CONFIG=..., make installcheck PG_CONFIG=...    as for any extension
-#   make demo, make test                                       install what is missing and do the rest
+#   make demo, make test, make bench                           install what is missing and do the rest
 # The control file is the only place that knows the version.
 
 EXTENSION = dwh_ext
@@ -49,7 +49,7 @@ META.json: META.json.in dwh_ext.control
 	sed 's/@VERSION@/$(EXTVERSION)/' $< > $@
 endif
 
-demo demo-stop test docs:
+demo demo-stop test docs bench:
 	@test/machine/$@
 
-.PHONY: demo demo-stop test docs
+.PHONY: demo demo-stop test docs bench
