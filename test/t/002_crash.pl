@@ -112,6 +112,7 @@ my $run = sub { "SELECT * FROM dwh.run_pipeline('$_[0]')" };
 my $load = sub { "SELECT * FROM dwh.load_jsonl('$_[0]')" };
 my %target = (
 	'the load of a plain file' => [ \&plain, $load ],
+	'the load of a plain file by two workers' => [ \&plain, sub { "SELECT * FROM dwh.load_jsonl('$_[0]', workers => 2)" } ],
 	'the load of a gzip file' => [ \&gzipped, $load ],
 	'the load of a grown file' => [ \&grown, $load ],
 	'a run of a file' => [ \&plain, $run ],
