@@ -247,6 +247,13 @@ values_are_storable(yyjson_doc *doc, bool may_hold_nul, Verdict *verdict)
 	return true;
 }
 
+/* A NUL can only come from an escape; most lines have none at all, which is quickly seen. */
+static bool
+may_hold_nul(const char *text, size_t length)
+{
+	return memchr(text, '\\', length) != NULL && memmem(text, length, "\\u0000", 6) != NULL;
+}
+
 yyjson_val *
 dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Verdict *verdict)
 {
@@ -265,7 +272,7 @@ dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Ver
 		dwh_reject(verdict, REJECT_TOO_DEEP, "nested deeper than %d levels", JSON_MAX_DEPTH);
 		return NULL;
 	}
-	if (!values_are_storable(doc, memmem(text, length, "\\u0000", 6) != NULL, verdict))
+	if (!values_are_storable(doc, may_hold_nul(text, length), verdict))
 		return NULL;
 	if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
 	{

@@ -1,14 +1,13 @@
 /*
- * load.c: parsed lines -> rows of raw.user_events and ops.rejects, and the ledger's row.
+ * load.c: one file -> a load: its lines in the tables, its row in the ledger.
  *
- *     file --source.c--> bytes --parse_ahead.c--> parsed lines --[load.c]--> rows --writer.c--> raw.user_events, ops.rejects
+ *     file --source.c--> bytes --parse_ahead.c--> parsed lines --line_sink.c--> rows; [load.c] --ledger.c--> ops.loads
  *
  * Invariants:
- *  (1) lines = loaded + rejected + blank, counted line by line, and every loaded or rejected line is a row.
- *  (2) Rows, rejects and ledger row are written by one transaction.
- *  (3) A file that was seen twice in this call or by two sessions is loaded once (content.c holds the lock).
+ *  (1) Rows, rejects and ledger row are written by one transaction.
+ *  (2) A file that was seen twice in this call or by two sessions is loaded once (content.c holds the lock).
  *
- * Memory: "dwh load" for one file; the parsed lines of a batch, and the writer's batch context for what is made of them.
+ * Memory: "dwh load" for one file.
  */
 #include "postgres.h"
 
@@ -21,26 +20,20 @@
 
 #include "content.h"
 #include "errcodes.h"
-#include "evidence.h"
 #include "guc.h"
 #include "ledger.h"
 #include "line_payload.h"
+#include "line_sink.h"
 #include "load.h"
 #include "parse_ahead.h"
-#include "rejects.h"
 #include "typed_store.h"
 #include "warehouse.h"
-#include "writer.h"
 
 /*
  * A stat younger than this may hide a change made right after it (the race of git's index): file systems keep times
  * with a granularity of up to two seconds. Nanoseconds.
  */
 #define SETTLED_AFTER (INT64CONST(2) * 1000000000)
-
-static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "loaded_at", "payload", "altered", NULL};
-
-#define RAW_PAYLOAD 4			/* the payload in that list */
 
 typedef struct LoadState
 {
@@ -52,12 +45,7 @@ typedef struct LoadState
 	ParseAhead *parse;
 	TimestampTz opened_at;
 	LoadRow		row;
-	TableWriter *raw;			/* NULL where nothing is to be written, as is the next */
-	TableWriter *rejects;
-	bool		keeps_events;	/* in the typed store, so far all of them */
-	List	   *kept_rejects;	/* of KeptReject, where nothing is written */
-	MemoryContext result_context;	/* of those */
-	MemoryContext lines_context;	/* of payloads made here; reset after each batch */
+	LineSink	sink;
 } LoadState;
 
 /* Reads up to where the new part begins. */
@@ -76,145 +64,6 @@ skip_known_part(LoadState *state)
 		dwh_content_digest_add(state->digest, buffer, got);
 		state->skipped += got;
 	}
-}
-
-static void
-write_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
-{
-	Datum		values[] = {
-		Int64GetDatum(state->row.load_id), Int64GetDatum(line_no), Int64GetDatum((int64) line->offset),
-		TimestampTzGetDatum(state->row.loaded_at), JsonbPGetDatum(payload), BoolGetDatum(true)
-	};
-	bool		nulls[] = {false, false, false, false, false, !line->altered};
-
-	if (line->kind == PARSED_LONG)
-		values[RAW_PAYLOAD] = dwh_writer_compress(state->raw, RAW_PAYLOAD, payload);
-	dwh_writer_put(state->raw, values, nulls);
-}
-
-/* Leaves the event of an accepted line for staging; where one was not read, staging must read the whole load itself. */
-static void
-keep_event(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
-{
-	Datum		values[STAGED_COUNT];
-	bool		nulls[STAGED_COUNT];
-
-	if (line->event_unknown)
-		state->keeps_events = false;
-	else if (line->event == NULL)
-		dwh_typed_store_put(state->row.load_id, line_no, NULL, NULL);
-	else
-	{
-		dwh_typed_columns(line->event, payload, values, nulls);
-		values[STAGED_LOAD_ID] = Int64GetDatum(state->row.load_id);
-		values[STAGED_LINE_NO] = Int64GetDatum(line_no);
-		nulls[STAGED_LOAD_ID] = nulls[STAGED_LINE_NO] = false;
-		dwh_typed_store_put(state->row.load_id, line_no, values, nulls);
-	}
-}
-
-static void
-put_raw(LoadState *state, const ParsedLine *line, int64 line_no, Jsonb *payload)
-{
-	if (state->keeps_events)
-		keep_event(state, line, line_no, payload);
-	if (state->raw != NULL)
-		write_raw(state, line, line_no, payload);
-	state->row.loaded++;
-	state->row.altered += line->altered;
-	state->row.duplicate_keys += line->repeats_key;
-}
-
-/* Keeps a reject for the result of a call that writes nothing. */
-static void
-keep_reject(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
-{
-	MemoryContext caller = MemoryContextSwitchTo(state->result_context);
-	size_t		length = Min(line->length, LINE_EVIDENCE_BYTES);
-	KeptReject *kept = palloc(offsetof(KeptReject, raw) + length);
-
-	kept->line_no = line_no;
-	kept->byte_offset = (int64) line->offset;
-	kept->verdict = *verdict;
-	kept->full_length = (int64) line->full_length;
-	kept->length = length;
-	memcpy(kept->raw, line->data, length);
-	state->kept_rejects = lappend(state->kept_rejects, kept);
-	MemoryContextSwitchTo(caller);
-}
-
-static void
-put_reject(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
-{
-	RejectPlace place = {state->row.load_id, line_no, (int64) line->offset, "load"};
-
-	if (state->rejects != NULL)
-		dwh_rejects_put(state->rejects, &place, verdict, line->data, line->length, line->full_length);
-	else if (state->row.rejected < KEPT_REJECTS_MAX)
-		keep_reject(state, line, line_no, verdict);
-	state->row.rejected++;
-}
-
-/* Writes what is known of a load that goes over its limit, in a transaction of its own, and raises WH002. */
-static void
-stop_over_limit(LoadState *state, const char *detail)
-{
-	int64		evidence_id = dwh_ledger_next_id();
-
-	dwh_writer_close(state->rejects);
-	dwh_evidence_of_stopped_load(state->row.load_id, evidence_id, state->row.path, state->row.lines, state->row.rejected,
-								 state->row.blank);
-	ereport(ERROR,
-			(errcode(ERRCODE_DWH_REJECT_LIMIT_EXCEEDED),
-			 errmsg("more rejects than allowed in \"%s\"", state->row.path),
-			 errdetail_internal("%s", detail),
-			 errhint("SELECT * FROM ops.rejects WHERE load_id = %lld shows the first 1,000 of them. Nothing of the file was loaded.",
-					 (long long) evidence_id)));
-}
-
-static void
-refuse_line(LoadState *state, const ParsedLine *line, int64 line_no, const Verdict *verdict)
-{
-	int64		limit = state->options->on_error == ON_ERROR_ABORT ? 0 : state->options->reject_limit;
-
-	put_reject(state, line, line_no, verdict);
-	if (limit >= 0 && state->row.rejected > limit && !state->options->validate_only)
-		stop_over_limit(state, psprintf("%lld of the first %lld lines were refused, %lld are allowed; the last one, line %lld: %s.",
-										(long long) state->row.rejected, (long long) state->row.lines,
-										(long long) limit, (long long) line_no, verdict->message));
-}
-
-/* Counts a line and puts it where it belongs. */
-static void
-count_line(LoadState *state, const ParsedLine *line, Jsonb *payload, const Verdict *verdict)
-{
-	int64		line_no = state->row.first_line + state->row.lines;
-
-	state->row.lines++;
-	state->row.ends_open = !line->terminated;
-	if (line->kind == PARSED_BLANK)
-		state->row.blank++;
-	else if (payload != NULL)
-		put_raw(state, line, line_no, payload);
-	else
-		refuse_line(state, line, line_no, verdict);
-}
-
-static void
-take_line(LoadState *state, LineBatch *batch, ParsedLine *line)
-{
-	MemoryContext caller = MemoryContextSwitchTo(state->lines_context);
-	Verdict		verdict;
-	Jsonb	   *payload = dwh_line_payload(line, &verdict);
-
-	if (line->kind == PARSED_LONG && payload != NULL)
-		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */
-	/* a last line without LF counts if it is a whole object; otherwise its writer may not be done with it */
-	if (!line->terminated && !state->options->force && (payload == NULL || dwh_source_is_truncated(state->source)))
-		state->row.held_back_bytes = (int64) line->bytes;
-	else
-		count_line(state, line, payload, &verdict);
-	MemoryContextSwitchTo(caller);
 }
 
 /* Tells other sessions how far it is, in pg_stat_progress_copy. */
@@ -240,7 +89,6 @@ begin_progress(const LoadState *state)
 	pgstat_progress_update_multi_param(lengthof(params), params, values);
 }
 
-/* The rows of a batch point into it: they are written before the next one. */
 static void
 read_lines(LoadState *state)
 {
@@ -248,18 +96,13 @@ read_lines(LoadState *state)
 
 	while ((batch = dwh_parse_next(state->parse)) != NULL)
 	{
-		for (int i = 0; i < batch->count; i++)
-			take_line(state, batch, &batch->lines[i]);
-		if (state->raw != NULL)
-		{
-			dwh_writer_flush(state->raw);
+		dwh_sink_take(&state->sink, batch);
+		if (!state->options->validate_only)
 			report_progress(state);
-		}
-		MemoryContextReset(state->lines_context);
 	}
 }
 
-/* Opens the tables and takes an id: what a call that writes nothing does without. */
+/* Takes an id, and goes to where the new part begins: what a call that writes nothing does without. */
 static void
 begin_writing(LoadState *state)
 {
@@ -270,9 +113,6 @@ begin_writing(LoadState *state)
 		state->row.first_line = state->match.load.last_line + 1;
 		skip_known_part(state);
 	}
-	state->raw = dwh_writer_open("raw", "user_events", raw_columns);
-	state->rejects = dwh_rejects_open();
-	state->keeps_events = state->options->keep_events && dwh_writer_is_plain(state->raw);
 	begin_progress(state);
 }
 
@@ -283,12 +123,12 @@ begin_load(LoadState *state)
 	LineRules	rules = dwh_line_rules();
 
 	state->digest = dwh_content_digest();
-	state->lines_context = AllocSetContextCreate(CurrentMemoryContext, "dwh lines", ALLOCSET_DEFAULT_SIZES);
 	state->row.loaded_at = GetCurrentTimestamp();
 	state->row.first_line = 1;
 	if (!state->options->validate_only)
 		begin_writing(state);
-	rules.read_events = state->keeps_events;
+	dwh_sink_open(&state->sink);
+	rules.read_events = state->sink.keeps_events;
 	rules.loaded_at = state->row.loaded_at;
 	state->parse = dwh_parse_open(state->source, state->digest, (uint64) state->match.resume_offset, rules,
 								  state->options->workers);
@@ -318,19 +158,6 @@ remember_file(LoadState *state, int64 load_id)
 	if (status != NULL)
 		dwh_ledger_remember_file(state->row.path, status,
 								 Max(status->mtime, status->ctime) < opened_ns - SETTLED_AFTER, load_id);
-}
-
-/* A limit given as a share is known to be broken only at the end. */
-static void
-check_reject_share(LoadState *state)
-{
-	double		share = state->options->reject_share;
-	int64		counted = state->row.lines - state->row.blank;
-
-	if (share < 0 || (double) state->row.rejected <= share * (double) counted)
-		return;
-	stop_over_limit(state, psprintf("%lld of %lld lines that are not blank were refused, %g %% are allowed.",
-									(long long) state->row.rejected, (long long) counted, share * 100));
 }
 
 /*
@@ -392,9 +219,8 @@ announce(const LoadState *state)
 static void
 finish_load(LoadState *state)
 {
-	check_reject_share(state);
-	dwh_writer_close(state->raw);
-	dwh_writer_close(state->rejects);
+	dwh_sink_check_share(&state->sink);
+	dwh_sink_close(&state->sink);
 	pgstat_progress_end_command();
 	state->row.status = status_of(state);
 	if (state->row.lines == state->row.blank)
@@ -403,7 +229,7 @@ finish_load(LoadState *state)
 		return;
 	}
 	dwh_ledger_insert(&state->row);
-	if (state->keeps_events)
+	if (state->sink.keeps_events)
 		dwh_typed_store_complete(state->row.load_id);
 	remember_file(state, state->row.load_id);
 	announce(state);
@@ -444,7 +270,7 @@ result_of(const LoadState *state)
 			.held_back_bytes = state->row.held_back_bytes,
 			.bytes = state->row.bytes,
 			.message = message_of(state->row.status),
-			.rejects = state->kept_rejects
+			.rejects = state->sink.kept_rejects
 	};
 }
 
@@ -461,11 +287,10 @@ match_content(LoadState *state)
 static LoadResult
 load_source(Source *source, const LoadOptions *options, MemoryContext result_context)
 {
-	LoadState	state = {
-		.options = options,.source = source,.opened_at = GetCurrentTimestamp(),.result_context = result_context
-	};
+	LoadState	state = {.options = options,.source = source,.opened_at = GetCurrentTimestamp()};
 
 	state.row.path = dwh_source_name(source);
+	state.sink = (LineSink) {.options = options,.source = source,.row = &state.row,.result_context = result_context};
 	match_content(&state);
 	if (state.match.kind == CONTENT_KNOWN)
 	{

@@ -4,42 +4,8 @@
 #ifndef DWH_LOAD_H
 #define DWH_LOAD_H
 
-#include "nodes/pg_list.h"
-
-#include "batch.h"
+#include "line_sink.h"
 #include "source.h"
-
-typedef enum OnError
-{
-	ON_ERROR_CONTINUE,			/* refused lines are kept as rejects */
-	ON_ERROR_ABORT				/* the first one ends the load with WH002 */
-} OnError;
-
-typedef struct LoadOptions
-{
-	OnError		on_error;
-	int64		reject_limit;	/* more rejects than this end the load with WH002; -1 = no limit */
-	double		reject_share;	/* the same as a share of the non-blank lines, 0 to 1; -1 = no limit */
-	bool		force;
-	bool		validate_only;	/* nothing is written or locked; limits are not applied */
-	bool		keep_events;	/* events are left in the typed store for staging */
-	int			workers;		/* 1 to WORKERS_MAX (parse_ahead.h) */
-	bool		exclusive;		/* nobody else loads meanwhile (dwh_ledger_enter) */
-} LoadOptions;
-
-/* Rejects of one file that a call with validate_only returns at most. */
-#define KEPT_REJECTS_MAX 1000
-
-/* A refused line of such a call. */
-typedef struct KeptReject
-{
-	int64		line_no;
-	int64		byte_offset;
-	int64		full_length;
-	Verdict		verdict;
-	size_t		length;			/* of raw, LINE_EVIDENCE_BYTES at most */
-	char		raw[];
-} KeptReject;
 
 /* The verdict on one file: the result row of dwh.load_jsonl. */
 typedef struct LoadResult
