@@ -25,7 +25,7 @@ CREATE FUNCTION dwh._parse_line(line bytea, OUT payload jsonb, OUT altered boole
     OUT reject_class text, OUT reject_message text)
 LANGUAGE c STABLE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_parse_line';
 COMMENT ON FUNCTION dwh._parse_line(bytea) IS
-'The object in a line without its terminator, by the loader''s rules and settings, whether it was altered and has a key twice, or why it is refused.';
+'The object in a line without its terminator, by the loader''s rules and settings, whether it was altered and has a key twice, or why it is refused; all NULL for a blank line.';
 
 CREATE FUNCTION dwh._accept_lines(load_id bigint, retried_at timestamptz) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -36,23 +36,25 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     stays AS (
         UPDATE ops.rejects AS j SET class = t.reject_class, message = t.reject_message, rejected_at = _accept_lines.retried_at
           FROM judged AS t
-         WHERE j.load_id = _accept_lines.load_id AND j.line_no = t.line_no AND j.class <> t.reject_class),
+         WHERE j.load_id = _accept_lines.load_id AND j.line_no = t.line_no AND (j.class, j.message) <> (t.reject_class, t.reject_message)),
     gone AS (
         DELETE FROM ops.rejects AS j USING judged AS t
          WHERE j.load_id = _accept_lines.load_id AND j.line_no = t.line_no AND t.reject_class IS NULL),
     added AS (
         INSERT INTO raw.user_events AS r (load_id, line_no, byte_offset, loaded_at, payload, altered)
         SELECT _accept_lines.load_id, t.line_no, t.byte_offset, _accept_lines.retried_at, t.payload, t.altered
-          FROM judged AS t WHERE t.reject_class IS NULL ORDER BY t.line_no
+          FROM judged AS t WHERE t.payload IS NOT NULL ORDER BY t.line_no
         RETURNING r.line_no),
     counted AS (
-        UPDATE ops.loads AS l SET altered = l.altered + c.altered, duplicate_keys = l.duplicate_keys + c.repeated
-          FROM (SELECT count(*) FILTER (WHERE t.altered) AS altered, count(*) FILTER (WHERE t.repeats_key) AS repeated FROM judged AS t) AS c
-         WHERE l.load_id = _accept_lines.load_id AND c.altered + c.repeated > 0)
+        UPDATE ops.loads AS l SET altered = l.altered + c.altered, duplicate_keys = l.duplicate_keys + c.repeated,
+               blank = l.blank + c.blank, rejected = l.rejected - c.blank
+          FROM (SELECT count(*) FILTER (WHERE t.altered) AS altered, count(*) FILTER (WHERE t.repeats_key) AS repeated,
+                       count(*) FILTER (WHERE t.payload IS NULL AND t.reject_class IS NULL) AS blank FROM judged AS t) AS c
+         WHERE l.load_id = _accept_lines.load_id AND c.altered + c.repeated + c.blank > 0)
     SELECT coalesce(array_agg(a.line_no), '{}') FROM added AS a
 $$;
 COMMENT ON FUNCTION dwh._accept_lines(bigint, timestamptz) IS
-'Moves the refused lines of a load that the loader accepts by now from ops.rejects to raw.user_events; returns their numbers. Others say why they are refused by now.';
+'Moves the refused lines of a load that the loader accepts by now from ops.rejects to raw.user_events; returns their numbers. A long line of blanks counts as blank; others say why they are refused by now.';
 
 CREATE FUNCTION dwh._accept_events(load_id bigint, retried_at timestamptz) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -65,7 +67,7 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     stays AS (
         UPDATE ops.rejects AS j SET class = t.reject_class, message = t.reject_message, rejected_at = _accept_events.retried_at
           FROM judged AS t
-         WHERE j.load_id = _accept_events.load_id AND j.line_no = t.line_no AND j.class <> t.reject_class),
+         WHERE j.load_id = _accept_events.load_id AND j.line_no = t.line_no AND (j.class, j.message) <> (t.reject_class, t.reject_message)),
     gone AS (
         DELETE FROM ops.rejects AS j USING judged AS t
          WHERE j.load_id = _accept_events.load_id AND j.line_no = t.line_no AND t.reject_class IS NULL),
@@ -103,6 +105,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     line_nos bigint[];
     event_nos bigint[];
+    blank_before bigint := (SELECT l.blank FROM ops.loads AS l WHERE l.load_id = _retry_load.load_id);
     refused bigint := 0;   -- of the lines that are objects now
 BEGIN
     SELECT count(*) FILTER (WHERE k.is_kept), count(*) FILTER (WHERE NOT k.is_kept) INTO retried, not_kept
@@ -114,7 +117,8 @@ BEGIN
     event_nos := dwh._accept_events(_retry_load.load_id, retried_at);
     loaded := cardinality(line_nos);
     staged := 0; replayed := 0; conflicting := 0;
-    still_rejected := retried - loaded - cardinality(event_nos);
+    still_rejected := retried - loaded - cardinality(event_nos) -
+        (SELECT l.blank - blank_before FROM ops.loads AS l WHERE l.load_id = _retry_load.load_id);
     IF loaded + cardinality(event_nos) = 0 THEN
         RETURN;
     ELSIF is_staged THEN   -- stage_events() does all lines of another

@@ -37,7 +37,6 @@ add_block(Arena *arena, size_t wanted)
 
 	*block = (ArenaBlock) {.next = arena->blocks,.size = size};
 	arena->blocks = block;
-	arena->size += size;
 }
 
 void *
@@ -95,7 +94,7 @@ dwh_arena_reset(Arena *arena)
 {
 	ArenaBlock *kept = NULL;
 
-	arena->size = arena->used = 0;
+	arena->used = 0;
 	for (ArenaBlock *block = arena->blocks, *next; block != NULL; block = next)
 	{
 		next = block->next;
@@ -108,7 +107,6 @@ dwh_arena_reset(Arena *arena)
 	{
 		kept->next = NULL;
 		kept->used = 0;
-		arena->size = kept->size;
 	}
 	arena->blocks = kept;
 }
@@ -122,5 +120,5 @@ dwh_arena_release(Arena *arena)
 		arena->source->free(arena->source->ctx, block);
 	}
 	arena->blocks = NULL;
-	arena->size = arena->used = 0;
+	arena->used = 0;
 }

@@ -16,7 +16,6 @@ typedef struct Arena
 {
 	const yyjson_alc *source;	/* of blocks */
 	ArenaBlock *blocks;			/* the one in use first */
-	size_t		size;			/* of all blocks */
 	size_t		used;			/* bytes handed out since the last reset, padding included */
 	yyjson_alc	alc;			/* hands out from this arena; its free() does nothing */
 } Arena;

@@ -125,9 +125,8 @@ escape_value(const char *text, const char *end)
 	return value;
 }
 
-/* Overwrites each half of a surrogate pair that has no other half by an escape of a letter; returns how many. */
-static int
-mend_lone_surrogates(char *text, size_t length)
+int
+dwh_json_mend_lone_surrogates(char *text, size_t length)
 {
 	char	   *end = text + length;
 	int			mended = 0;
@@ -175,7 +174,7 @@ only_lone_surrogates(const char *text, size_t length, const yyjson_alc *alc)
 	char	   *copy = alc->malloc(alc->ctx, length + 1);
 
 	memcpy(copy, text, length);
-	return mend_lone_surrogates(copy, length) > 0 && yyjson_read_opts(copy, length, READ_FLAGS, alc, NULL) != NULL;
+	return dwh_json_mend_lone_surrogates(copy, length) > 0 && yyjson_read_opts(copy, length, READ_FLAGS, alc, NULL) != NULL;
 }
 
 /* Names the reason for which yyjson refused the line. */
@@ -276,8 +275,7 @@ dwh_json_read_object(const char *text, size_t length, const yyjson_alc *alc, Ver
 		return NULL;
 	if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
 	{
-		dwh_reject(verdict, REJECT_NOT_OBJECT, "valid JSON, but an event is an object and this is %s",
-				   yyjson_get_type_desc(yyjson_doc_get_root(doc)));
+		dwh_reject(verdict, REJECT_NOT_OBJECT, JSON_NOT_OBJECT);
 		return NULL;
 	}
 	return yyjson_doc_get_root(doc);

@@ -29,6 +29,12 @@ extern yyjson_val *dwh_json_read_object(const char *text, size_t length, const y
 #define JSON_VAST_DIGITS 1000
 extern bool dwh_json_holds_vast_number(yyjson_val *object);
 
+/* Overwrites each \u escape that is half of a surrogate pair by one of a letter, in place; returns how many there were. */
+extern int	dwh_json_mend_lone_surrogates(char *text, size_t length);
+
+/* The sentence of a refusal of class not_object. */
+#define JSON_NOT_OBJECT "valid JSON, but an event is an object"
+
 /* Replaces each \u0000 in a text, in place, by \uFFFD; an escaped backslash before u0000 stays what it is. */
 extern void dwh_json_replace_nul(char *text, size_t length);
 

@@ -3,6 +3,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -10,6 +11,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -192,6 +194,26 @@ dwh_ledger_lock_head(const uint8 head[DIGEST_BYTES])
 
 	memcpy(&low, head, sizeof(low));
 	LockDatabaseObject(dwh_warehouse_table("ops", "loads"), low, 0, ExclusiveLock);
+}
+
+/* The foreign key of ops.files is not meant: its triggers are internal. */
+static bool
+has_triggers(const char *table)
+{
+	Relation	relation = table_open(dwh_warehouse_table("ops", table), AccessShareLock);
+	TriggerDesc *triggers = relation->trigdesc;
+	bool		found = false;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+		found |= !triggers->triggers[i].tgisinternal;
+	table_close(relation, NoLock);
+	return found;
+}
+
+bool
+dwh_ledger_has_triggers(void)
+{
+	return has_triggers("loads") || has_triggers("files");
 }
 
 void

@@ -73,6 +73,9 @@ extern void dwh_ledger_enter(bool exclusive);
 /* Waits until no other transaction is loading content with that head; held until this one ends. */
 extern void dwh_ledger_lock_head(const uint8 head[DIGEST_BYTES]);
 
+/* True if ops.loads or ops.files has a trigger of the user's. */
+extern bool dwh_ledger_has_triggers(void);
+
 /* Writes the row; 40001 if a concurrent transaction this one cannot see has written the same content. */
 extern void dwh_ledger_insert(const LoadRow *row);
 

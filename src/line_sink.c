@@ -25,6 +25,13 @@ static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "
 #define RAW_PAYLOAD 4			/* the payload in that list */
 
 void
+dwh_sink_check_tables(void)
+{
+	dwh_writer_close(dwh_writer_open("raw", "user_events", raw_columns));
+	dwh_writer_close(dwh_rejects_open());
+}
+
+void
 dwh_sink_open(LineSink *sink)
 {
 	sink->lines_context = AllocSetContextCreate(CurrentMemoryContext, "dwh lines", ALLOCSET_DEFAULT_SIZES);
@@ -32,7 +39,9 @@ dwh_sink_open(LineSink *sink)
 		return;
 	sink->raw = dwh_writer_open("raw", "user_events", raw_columns);
 	sink->rejects = dwh_rejects_open();
-	sink->keeps_events = sink->options->keep_events && dwh_writer_is_plain(sink->raw);
+	/* a trigger of the user's may change what was put into raw: then staging must see it */
+	sink->keeps_events = sink->options->keep_events && dwh_writer_is_plain(sink->raw) && dwh_writer_is_plain(sink->rejects) &&
+		!dwh_ledger_has_triggers();
 }
 
 static void
@@ -157,6 +166,13 @@ count_line(LineSink *sink, const ParsedLine *line, Jsonb *payload, const Verdict
 		refuse_line(sink, line, line_no, verdict);
 }
 
+/* True for a refused line that is an object all the same: a rule of ours refuses it, and nothing can make it another one. */
+static bool
+is_whole(const ParsedLine *line, const Verdict *verdict)
+{
+	return line->kind != PARSED_BLANK && verdict->class == REJECT_DUPLICATE_KEY;
+}
+
 static void
 take_line(LineSink *sink, LineBatch *batch, ParsedLine *line)
 {
@@ -166,8 +182,12 @@ take_line(LineSink *sink, LineBatch *batch, ParsedLine *line)
 
 	if (line->kind == PARSED_LONG && payload != NULL)
 		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */
-	/* a last line without LF counts if it is a whole object; otherwise its writer may not be done with it */
-	if (!line->terminated && !sink->options->force && (payload == NULL || dwh_source_is_truncated(sink->source)))
+	/*
+	 * A last line without LF counts if it is a whole object; otherwise its writer may not be done with it. Where an archive
+	 * ended early nobody can know that, so only terminated lines count.
+	 */
+	if (!line->terminated && !sink->options->force &&
+		((payload == NULL && !is_whole(line, &verdict)) || dwh_source_is_truncated(sink->source)))
 		sink->row->held_back_bytes = (int64) line->bytes;
 	else
 		count_line(sink, line, payload, &verdict);

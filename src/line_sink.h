@@ -57,6 +57,9 @@ typedef struct LineSink
 	MemoryContext lines_context;
 } LineSink;
 
+/* Raises what stands against writing to the tables, before a file is opened: it is not the file's fault. */
+extern void dwh_sink_check_tables(void);
+
 /* Opens the tables, unless nothing is to be written. */
 extern void dwh_sink_open(LineSink *sink);
 

@@ -184,10 +184,13 @@ ByteBuffer
 dwh_lines_detach(LineReader *reader)
 {
 	ByteBuffer	taken = reader->buffer;
+	ByteBuffer	rest;
 
-	dwh_buffer_init(&reader->buffer, taken.alc);
-	dwh_buffer_reserve(&reader->buffer, READ_BYTES);
-	dwh_buffer_add(&reader->buffer, taken.data + reader->begin, taken.length - reader->begin);
+	/* nothing changes hands before the allocator has delivered */
+	dwh_buffer_init(&rest, taken.alc);
+	dwh_buffer_reserve(&rest, READ_BYTES + taken.length - reader->begin);
+	dwh_buffer_add(&rest, taken.data + reader->begin, taken.length - reader->begin);
+	reader->buffer = rest;
 	reader->begin = 0;
 	return taken;
 }

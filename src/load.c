@@ -82,8 +82,7 @@ static void
 begin_progress(const LoadState *state)
 {
 	static const int params[] = {PROGRESS_COPY_COMMAND, PROGRESS_COPY_TYPE, PROGRESS_COPY_BYTES_TOTAL};
-	const FileStat *status = dwh_source_stat(state->source);
-	const int64 values[] = {PROGRESS_COPY_COMMAND_FROM, PROGRESS_COPY_TYPE_FILE, status != NULL ? status->size : 0};
+	const int64 values[] = {PROGRESS_COPY_COMMAND_FROM, PROGRESS_COPY_TYPE_FILE, dwh_source_stored_size(state->source)};
 
 	pgstat_progress_start_command(PROGRESS_COMMAND_COPY, dwh_warehouse_table("raw", "user_events"));
 	pgstat_progress_update_multi_param(lengthof(params), params, values);
@@ -308,17 +307,29 @@ load_source(Source *source, const LoadOptions *options, MemoryContext result_con
 }
 
 /*
- * Runs load_source in a context of its own; the result's strings live in the caller's. It belongs to the transaction, so
- * that a subtransaction that fails closes the file: a set may hold any number of damaged ones.
+ * Runs load_source in a context of its own, which goes with an error at once: it closes the file and ends the thread. The
+ * result's strings live in the caller's.
  */
 static LoadResult
 load_in_context(const PermittedPath *path, Oid large_object, const LoadOptions *options)
 {
 	MemoryContext context = AllocSetContextCreate(CurTransactionContext, "dwh load", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	Source	   *source = path != NULL ? dwh_source_open_file(path) : dwh_source_open_large_object(large_object);
-	LoadResult	result = load_source(source, options, caller);
+	volatile LoadResult result;
 
+	PG_TRY();
+	{
+		Source	   *source = path != NULL ? dwh_source_open_file(path) : dwh_source_open_large_object(large_object);
+
+		result = load_source(source, options, caller);
+	}
+	PG_CATCH();
+	{
+		/* a client may leave a failed transaction open, and with it whatever waits for its end */
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	result.path = pstrdup(result.path);
 	MemoryContextDelete(context);

@@ -22,6 +22,7 @@
 #include "errcodes.h"
 #include "guc.h"
 #include "ledger.h"
+#include "line_sink.h"
 #include "load.h"
 #include "parse_ahead.h"
 #include "typed_store.h"
@@ -223,6 +224,7 @@ enter(const LoadOptions *options)
 	if (options->validate_only)
 		return;
 	dwh_warehouse_require();
+	dwh_sink_check_tables();
 	dwh_ledger_enter(options->exclusive);
 }
 
@@ -275,9 +277,9 @@ dwh_load_jsonl(PG_FUNCTION_ARGS)
 Datum
 dwh_load_for_run(PG_FUNCTION_ARGS)
 {
-	LoadOptions options = {.reject_limit = -1,.reject_share = -1,.workers = dwh_load_workers,.keep_events = true};
+	LoadOptions options = {.reject_limit = -1,.reject_share = -1,.workers = dwh_load_workers};
 
-	dwh_typed_store_begin();
+	options.keep_events = dwh_typed_store_begin();
 	load_files(fcinfo, &options);
 	return (Datum) 0;
 }

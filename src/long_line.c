@@ -14,7 +14,7 @@
  *  (2) Beside text and jsonb there is memory for the keys of open objects, and for the values of one of them without the
  *      largest, but for nothing that grows with the elements of an array.
  *
- * Memory: the caller's context, all of it freed here but for the result.
+ * Memory: the caller's context; what is large in it is freed here, but for the result.
  */
 #include "postgres.h"
 
@@ -62,6 +62,7 @@ typedef struct LongLine
 	int			depth;
 	OpenLevel	levels[JSON_MAX_DEPTH];
 	bool		repeats_key;
+	bool		discards;		/* the text is no object: only what else is wrong with it is looked for */
 	Verdict    *verdict;		/* a class in it: refused, nothing more is written */
 } LongLine;
 
@@ -97,9 +98,8 @@ count_elements(LongLine *line, const char *text, size_t length)
 		}
 		if (byte == ' ' || byte == '\t' || byte == '\r')
 			continue;
-		if (byte == ',' || (expects_value && byte != ']' && byte != '}'))
-			if (depth > 0)
-				++*size_of(line, path[depth - 1]);
+		if (depth > 0 && (byte == ',' || (expects_value && byte != ']' && byte != '}')))
+			++*size_of(line, path[depth - 1]);
 		expects_value = byte == '{' || byte == '[';
 		in_string = byte == '"';
 		if (expects_value)
@@ -120,6 +120,12 @@ static bool
 is_refused(const LongLine *line)
 {
 	return line->verdict->class != REJECT_NONE;
+}
+
+static bool
+is_written(const LongLine *line)
+{
+	return !is_refused(line) && !line->discards;
 }
 
 static void
@@ -206,6 +212,7 @@ compare_members(const void *a, const void *b, void *argument)
 	const char *keys = argument;
 	int			order;
 
+	CHECK_FOR_INTERRUPTS();		/* all memory here belongs to contexts */
 	if (left->key_length != right->key_length)
 		return left->key_length < right->key_length ? -1 : 1;
 	order = memcmp(keys + left->key, keys + right->key, left->key_length);
@@ -220,15 +227,18 @@ sort_members(LongLine *line, LongMember *members, uint32 count)
 
 	qsort_arg(members, count, sizeof(LongMember), compare_members, line->keys.data);
 	for (uint32 i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (i + 1 == count || members[i].key_length != members[i + 1].key_length ||
 			memcmp(line->keys.data + members[i].key, line->keys.data + members[i + 1].key, members[i].key_length) != 0)
 			members[kept++] = members[i];
+	}
 	line->repeats_key |= kept < count;
 	return kept;
 }
 
-/* Writes header, key entries and key bytes of an object whose values are elsewhere by now; returns where values begin. */
-static uint32
+/* Writes header, key entries and key bytes of an object whose values are elsewhere by now. */
+static void
 write_keys(LongLine *line, uint32 start, const LongMember *members, uint32 count)
 {
 	uint32		base = start + sizeof(uint32) + 2 * count * sizeof(JEntry);
@@ -237,11 +247,11 @@ write_keys(LongLine *line, uint32 start, const LongMember *members, uint32 count
 	put_uint32(line, start, count | JB_FOBJECT);
 	for (uint32 i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		memcpy(line->data.data + base + end, line->keys.data + members[i].key, members[i].key_length);
 		end += members[i].key_length;
 		put_uint32(line, start + (1 + i) * sizeof(uint32), entry_of(JENTRY_ISSTRING, i, members[i].key_length, end));
 	}
-	return base + end;
 }
 
 static bool
@@ -256,6 +266,7 @@ place_values(const LongMember *members, uint32 count, uint32 at, uint32 *places)
 {
 	for (uint32 i = 0; i < count; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		places[i] = needs_alignment(members[i].type) ? aligned(at) : at;
 		at = places[i] + members[i].value_length;
 	}
@@ -273,23 +284,40 @@ largest_of(const LongMember *members, uint32 count)
 	return largest;
 }
 
-/* Copies values out of data (to aside) or back into their places, all but one; returns their bytes. */
-static size_t
-copy_values(LongLine *line, const LongMember *members, uint32 count, uint32 except, char *aside, const uint32 *places)
+/* Copies all values but the largest, one after another, out of data. */
+static char *
+copy_aside(const LongLine *line, const LongMember *members, uint32 count, uint32 largest)
 {
 	size_t		bytes = 0;
+	char	   *aside;
+	char	   *at;
 
 	for (uint32 i = 0; i < count; i++)
+		bytes += i == largest ? 0 : members[i].value_length;
+	aside = at = MemoryContextAllocHuge(CurrentMemoryContext, bytes + 1);
+	for (uint32 i = 0; i < count; i++)
 	{
-		if (i == except)
+		CHECK_FOR_INTERRUPTS();
+		if (i == largest)
 			continue;
-		if (aside != NULL && places == NULL)
-			memcpy(aside + bytes, line->data.data + members[i].value, members[i].value_length);
-		else if (aside != NULL)
-			memcpy(line->data.data + places[i], aside + bytes, members[i].value_length);
-		bytes += members[i].value_length;
+		memcpy(at, line->data.data + members[i].value, members[i].value_length);
+		at += members[i].value_length;
 	}
-	return bytes;
+	return aside;
+}
+
+/* Puts them into their places. */
+static void
+copy_back(LongLine *line, const LongMember *members, uint32 count, uint32 largest, const char *aside, const uint32 *places)
+{
+	for (uint32 i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (i == largest)
+			continue;
+		memcpy(line->data.data + places[i], aside, members[i].value_length);
+		aside += members[i].value_length;
+	}
 }
 
 static void
@@ -301,6 +329,7 @@ write_value_entries(LongLine *line, uint32 start, const LongMember *members, uin
 	{
 		uint32		end = places[i] + members[i].value_length;
 
+		CHECK_FOR_INTERRUPTS();
 		memset(line->data.data + at, 0, places[i] - at);
 		put_uint32(line, start + (1 + count + i) * sizeof(uint32),
 				   entry_of(members[i].type, count + i, end - at, end - base));
@@ -330,12 +359,11 @@ close_object(LongLine *line, const OpenLevel *level)
 	if (end > line->data.length)
 		(void) dwh_buffer_reserve(&line->data, end - line->data.length);
 	largest = largest_of(members, count);
-	aside = MemoryContextAllocHuge(CurrentMemoryContext, copy_values(line, members, count, largest, NULL, NULL) + 1);
-	(void) copy_values(line, members, count, largest, aside, NULL);
+	aside = copy_aside(line, members, count, largest);
 	if (count > 0)
 		memmove(line->data.data + places[largest], line->data.data + members[largest].value, members[largest].value_length);
-	(void) copy_values(line, members, count, largest, aside, places);
-	(void) write_keys(line, level->start, members, count);
+	copy_back(line, members, count, largest, aside, places);
+	write_keys(line, level->start, members, count);
 	write_value_entries(line, level->start, members, count, values, places);
 	line->data.length = end;
 	line->members.length = level->first_member;
@@ -360,7 +388,7 @@ close_level(LongLine *line)
 static DwhJsonAction
 object_start(void *state)
 {
-	if (!is_refused(state))
+	if (is_written(state))
 		open_level(state, true);
 	return DWH_JSON_SUCCESS;
 }
@@ -370,9 +398,8 @@ array_start(void *state)
 {
 	LongLine   *line = state;
 
-	if (line->depth == 0 && !is_refused(line))
-		dwh_reject(line->verdict, REJECT_NOT_OBJECT, "valid JSON, but an event is an object and this is array");
-	if (!is_refused(line))
+	line->discards |= line->depth == 0;
+	if (is_written(line))
 		open_level(line, false);
 	return DWH_JSON_SUCCESS;
 }
@@ -381,7 +408,7 @@ static DwhJsonAction
 container_end(void *state)
 {
 	CHECK_FOR_INTERRUPTS();
-	if (!is_refused(state))
+	if (is_written(state))
 		close_level(state);
 	return DWH_JSON_SUCCESS;
 }
@@ -393,7 +420,7 @@ field_start(void *state, char *name, bool isnull)
 	LongMember	member = {.key = (uint32) line->keys.length,.key_length = (uint32) strlen(name)};
 
 	member.position = (uint32) (line->members.length / sizeof(LongMember));
-	if (!is_refused(line))
+	if (is_written(line))
 	{
 		dwh_buffer_add(&line->keys, name, member.key_length);
 		dwh_buffer_add(&line->members, (const char *) &member, sizeof(member));
@@ -402,22 +429,22 @@ field_start(void *state, char *name, bool isnull)
 	return DWH_JSON_SUCCESS;
 }
 
+static bool
+number_fits(const char *text, Verdict *verdict)
+{
+	Decimal		decimal;
+
+	return dwh_decimal_read(text, strlen(text), &decimal) == DECIMAL_OK ||
+		dwh_reject(verdict, REJECT_INVALID_JSON, "a number exceeds the range of numeric: %.40s...", text);
+}
+
 static void
 put_number(LongLine *line, const char *text)
 {
-	Decimal		decimal;
-	uint32		padding;
-	uint32		start;
-	Numeric		number;
+	uint32		padding = pad(line);
+	uint32		start = (uint32) line->data.length;
+	Numeric		number = dwh_payload_number(text, strlen(text));
 
-	if (dwh_decimal_read(text, strlen(text), &decimal) != DECIMAL_OK)
-	{
-		dwh_reject(line->verdict, REJECT_INVALID_JSON, "a number exceeds the range of numeric: %.40s...", text);
-		return;
-	}
-	padding = pad(line);
-	start = (uint32) line->data.length;
-	number = dwh_payload_number(text, strlen(text));
 	dwh_buffer_add(&line->data, (const char *) number, VARSIZE_ANY(number));
 	pfree(number);
 	end_value(line, JENTRY_ISNUMERIC, start, padding);
@@ -446,9 +473,8 @@ scalar(void *state, char *token, JsonTokenType type)
 	LongLine   *line = state;
 
 	CHECK_FOR_INTERRUPTS();
-	if (line->depth == 0 && !is_refused(line))
-		dwh_reject(line->verdict, REJECT_NOT_OBJECT, "valid JSON, but an event is an object and this is a scalar");
-	if (!is_refused(line))
+	line->discards |= line->depth == 0;
+	if (!is_refused(line) && (type != JSON_TOKEN_NUMBER || number_fits(token, line->verdict)) && is_written(line))
 		put_scalar(line, token, type);
 	pfree(token);
 	return DWH_JSON_SUCCESS;
@@ -457,19 +483,47 @@ scalar(void *state, char *token, JsonTokenType type)
 /* ---- the whole ---- */
 
 static bool
-refuse(Verdict *verdict, JsonParseErrorType error, const char *text, const char *at)
+is_bad_escape(JsonParseErrorType error)
 {
-	switch (error)
+	return error == JSON_UNICODE_CODE_POINT_ZERO || error == JSON_UNICODE_HIGH_SURROGATE || error == JSON_UNICODE_LOW_SURROGATE;
+}
+
+/* Byte of the text where the parser stopped, from 1. */
+static size_t
+error_byte(const JsonLexContext *lex, const char *text, size_t length)
+{
+	return (lex->token_start != NULL ? (size_t) (lex->token_start - text) : length) + 1;
+}
+
+/*
+ * Names the reason for which core's parser refused the text, as json.c does for a shorter one: an escape is to blame only if
+ * nothing else is wrong with the line. byte: where the parser stopped.
+ */
+static void
+explain_refusal(JsonParseErrorType error, const char *text, size_t length, size_t byte, Verdict *verdict)
+{
+	int			surrogates = 0;
+
+	if (is_bad_escape(error))
 	{
-		case JSON_UNICODE_CODE_POINT_ZERO:
-			return dwh_reject(verdict, REJECT_NUL_ESCAPE, "a string holds \\u0000, which jsonb cannot store");
-		case JSON_UNICODE_HIGH_SURROGATE:
-		case JSON_UNICODE_LOW_SURROGATE:
-			return dwh_reject(verdict, REJECT_LONE_SURROGATE, "a \\u escape is half of a surrogate pair, near byte %zu of the line",
-							  (size_t) (at - text) + 1);
-		default:
-			return dwh_reject(verdict, REJECT_INVALID_JSON, "not valid JSON at byte %zu of the line", (size_t) (at - text) + 1);
+		char	   *mended = MemoryContextAllocHuge(CurrentMemoryContext, length + 1);
+		JsonLexContext *lex;
+
+		memcpy(mended, text, length);
+		surrogates = dwh_json_mend_lone_surrogates(mended, length);
+		dwh_json_replace_nul(mended, length);
+		lex = dwh_make_json_lexer(mended, length);
+		error = pg_parse_json(lex, &nullSemAction);
+		if (error != JSON_SUCCESS)
+			byte = error_byte(lex, mended, length);
+		pfree(mended);
 	}
+	if (error != JSON_SUCCESS)
+		dwh_reject(verdict, REJECT_INVALID_JSON, "not valid JSON at byte %zu of the line", byte);
+	else if (surrogates > 0)
+		dwh_reject(verdict, REJECT_LONE_SURROGATE, "a \\u escape is half of a surrogate pair, near byte %zu of the line", byte);
+	else
+		dwh_reject(verdict, REJECT_NUL_ESCAPE, "a string holds \\u0000, which jsonb cannot store");
 }
 
 /* Parses the text into line->data; false with the verdict filled where it is refused. */
@@ -484,7 +538,9 @@ write_jsonb(LongLine *line, const char *text, size_t length)
 	JsonParseErrorType error = pg_parse_json(lex, &actions);
 
 	if (error != JSON_SUCCESS)
-		refuse(line->verdict, error, text, lex->token_start != NULL ? lex->token_start : text + length);
+		explain_refusal(error, text, length, error_byte(lex, text, length), line->verdict);
+	else if (line->discards && !is_refused(line))
+		dwh_reject(line->verdict, REJECT_NOT_OBJECT, JSON_NOT_OBJECT);
 	if (lex->strval != NULL)
 		pfree(lex->strval->data);
 	return !is_refused(line);

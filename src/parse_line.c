@@ -38,7 +38,10 @@ read_text(void *argument, char *target, size_t size)
 	return size;
 }
 
-/* Parses the one line of a text as the loader does. An offset other than 0: its BOM was dropped already. */
+/*
+ * Parses a text as the loader does one line; an offset other than 0, as its BOM was dropped already. A kept line holds no LF,
+ * so there is one line, or none where it is empty.
+ */
 static ParsedLine *
 parse_line(const char *text, size_t length)
 {
@@ -52,12 +55,14 @@ parse_line(const char *text, size_t length)
 	*memory = dwh_memory_allocator(CurrentMemoryContext);
 	dwh_lines_init(reader, read_text, source, 1, (size_t) dwh_max_line_bytes, memory);
 	dwh_batch_init(batch, dwh_line_rules(), shapes, memory);
-	return dwh_batch_fill(batch, reader) ? &batch->lines[0] : NULL;
+	if (!dwh_batch_fill(batch, reader))
+		batch->lines[0] = (ParsedLine) {.kind = PARSED_BLANK};
+	return &batch->lines[0];
 }
 
 /*
  * dwh._parse_line(line bytea) -> (payload jsonb, altered boolean, repeats_key boolean, reject_class text,
- * reject_message text): the object in a line without its terminator, or why it is refused.
+ * reject_message text): the object in a line without its terminator, or why it is refused; all NULL for a blank line.
  */
 Datum
 dwh_parse_line(PG_FUNCTION_ARGS)
@@ -73,7 +78,7 @@ dwh_parse_line(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	line = parse_line(VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text));
-	payload = line == NULL ? NULL : dwh_line_payload(line, &verdict);
+	payload = dwh_line_payload(line, &verdict);
 	if (payload != NULL)
 	{
 		values[0] = JsonbPGetDatum(payload);
@@ -82,7 +87,7 @@ dwh_parse_line(PG_FUNCTION_ARGS)
 		nulls[0] = nulls[2] = false;
 		nulls[1] = !line->altered;
 	}
-	else if (line != NULL)
+	else if (line->kind != PARSED_BLANK)
 	{
 		values[3] = CStringGetTextDatum(dwh_reject_class_name(verdict.class));
 		values[4] = CStringGetTextDatum(verdict.message);

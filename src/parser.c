@@ -9,7 +9,7 @@
  * Invariants:
  *  (1) Blocks and batches are handed over in the order of the content.
  *  (2) After a batch with a long line nothing is parsed until it is given back: one such text is in memory at a time.
- *  (3) The thread never waits for anything but the backend, and gives up as soon as it is told to stop.
+ *  (3) The thread never waits for anything but the backend, and while it waits it can be told to stop.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -212,6 +212,15 @@ init_conditions(Parser *parser)
 	pthread_condattr_destroy(&monotonic);
 }
 
+static void
+destroy(Parser *parser)
+{
+	pthread_cond_destroy(&parser->to_backend);
+	pthread_cond_destroy(&parser->to_thread);
+	pthread_mutex_destroy(&parser->mutex);
+	free(parser);
+}
+
 Parser *
 dwh_parser_start(RunningDigest *digest, uint64_t offset, size_t max_line_bytes, LineRules rules)
 {
@@ -229,7 +238,7 @@ dwh_parser_start(RunningDigest *digest, uint64_t offset, size_t max_line_bytes, 
 	init_conditions(parser);
 	if (start_thread(parser))
 		return parser;
-	free(parser);
+	destroy(parser);
 	return NULL;
 }
 
@@ -318,8 +327,5 @@ dwh_parser_free(Parser *parser)
 	for (int i = 0; i < SLOTS; i++)
 		dwh_batch_release(&parser->batches[i]);
 	free(parser->reader.buffer.data);
-	pthread_cond_destroy(&parser->to_backend);
-	pthread_cond_destroy(&parser->to_thread);
-	pthread_mutex_destroy(&parser->mutex);
-	free(parser);
+	destroy(parser);
 }

@@ -43,7 +43,7 @@ extern void dwh_parser_feed(Parser *parser, size_t length);
 /* The next batch, after PARSER_HAS_BATCH; valid until the next dwh_parser_wait. */
 extern LineBatch *dwh_parser_batch(Parser *parser);
 
-/* Stops the thread, wherever it is, waits for its end (at most one line's parse) and frees everything. */
+/* Stops the thread, waits for its end (at most what is left of a batch of what was fed) and frees everything. */
 extern void dwh_parser_free(Parser *parser);
 
 #endif

@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "common/file_perm.h"
 #include "mb/pg_wchar.h"
@@ -70,6 +72,8 @@ dwh_landing_path(void)
 	}
 	parent = psprintf("%s/dwh_landing", DataDir);
 	path = psprintf("%s/%u", parent, MyDatabaseId);
+	if (XactReadOnly || RecoveryInProgress())
+		return path;			/* who may not write makes no directory either */
 	if ((mkdir(parent, pg_dir_create_mode) < 0 && errno != EEXIST) ||
 		(mkdir(path, pg_dir_create_mode) < 0 && errno != EEXIST))
 		ereport(ERROR,

@@ -53,7 +53,7 @@ struct Source
 	int			lo_fd;			/* -1 for a file */
 	FileStat	stat;
 	int64		stored_size;	/* when opened */
-	int64		stored_left;	/* of a file: bytes up to that size */
+	int64		stored_left;	/* bytes up to that size */
 
 	char	   *input;			/* INPUT_BYTES; [input_next, input_end) wait for the decoder */
 	size_t		input_next;
@@ -168,7 +168,7 @@ dwh_source_open_large_object(Oid large_object)
 				 errdetail("It is the OID that \\lo_import printed."),
 				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	source->lo_fd = DatumGetInt32(DirectFunctionCall2(be_lo_open, ObjectIdGetDatum(large_object), Int32GetDatum(INV_READ)));
-	source->stored_size = seek_large_object(source, 0, SEEK_END);
+	source->stored_size = source->stored_left = seek_large_object(source, 0, SEEK_END);
 	seek_large_object(source, 0, SEEK_SET);
 	return source;
 }
@@ -180,9 +180,13 @@ read_stored(Source *source, char *target, size_t size)
 	ssize_t		got;
 
 	CHECK_FOR_INTERRUPTS();
-	if (source->lo_fd >= 0)
-		return lo_read(source->lo_fd, target, (int) Min(size, INPUT_BYTES));
 	size = (size_t) Min((int64) size, source->stored_left);
+	if (source->lo_fd >= 0)
+	{
+		got = lo_read(source->lo_fd, target, (int) Min(size, INPUT_BYTES));
+		source->stored_left -= got;
+		return got;
+	}
 	if (size == 0)
 		return 0;
 	do
@@ -474,9 +478,15 @@ dwh_source_stat(const Source *source)
 }
 
 int64
+dwh_source_stored_size(const Source *source)
+{
+	return source->stored_size;
+}
+
+int64
 dwh_source_stored_read(const Source *source)
 {
-	return source->stat.size - source->stored_left;
+	return source->stored_size - source->stored_left;
 }
 
 const char *

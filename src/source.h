@@ -46,7 +46,8 @@ extern bool dwh_source_is_truncated(const Source *source);
 /* Its stat when opened; NULL for a large object. */
 extern const FileStat *dwh_source_stat(const Source *source);
 
-/* Stored bytes read so far, of its size. */
+/* Stored bytes when it was opened, and how many of them were read. */
+extern int64 dwh_source_stored_size(const Source *source);
 extern int64 dwh_source_stored_read(const Source *source);
 
 /* The path, or large_object:<oid>. */

@@ -44,13 +44,6 @@ event_of_payload(Jsonb *payload, int64 loaded_at, UserEvent *event, Verdict *ver
 }
 
 static Datum
-number_datum(const Text *text)
-{
-	return DirectFunctionCall3(numeric_in, CStringGetDatum(pnstrdup(text->data, text->length)),
-							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-}
-
-static Datum
 field_datum(const UserEvent *event, FieldId id)
 {
 	const Text *text = &event->text[id];
@@ -67,7 +60,7 @@ field_datum(const UserEvent *event, FieldId id)
 		case KIND_TIME:
 			return TimestampTzGetDatum(event->event_time);
 		case KIND_MONEY:
-			return number_datum(text);
+			return NumericGetDatum(dwh_payload_number(text->data, text->length));
 		case KIND_QUANTITY:
 			return Int32GetDatum(event->quantity);
 		case KIND_TEXT:

@@ -13,11 +13,15 @@
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
 #include "typed_store.h"
+
+/* At most that much memory, whatever work_mem allows a sort: private memory has a promise to keep. */
+#define MEMORY_KB (16 * 1024)
 
 typedef struct TypedStore
 {
@@ -90,13 +94,13 @@ make_store(MemoryContext context)
 	result->context = context;
 	result->descriptor = make_descriptor();
 	CurrentResourceOwner = TopTransactionResourceOwner;
-	result->rows = tuplestore_begin_heap(false, false, work_mem);
+	result->rows = tuplestore_begin_heap(false, false, Min(work_mem, MEMORY_KB));
 	CurrentResourceOwner = owner;
 	result->slot = MakeTupleTableSlot(result->descriptor, &TTSOpsMinimalTuple);
 	return result;
 }
 
-void
+bool
 dwh_typed_store_begin(void)
 {
 	static bool registered = false;
@@ -112,10 +116,13 @@ dwh_typed_store_begin(void)
 		MemoryContextDelete(store->context);
 		store = NULL;
 	}
+	if (temp_file_limit >= 0)
+		return false;
 	context = AllocSetContextCreate(TopTransactionContext, "dwh typed store", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);
 	store = make_store(context);
 	MemoryContextSwitchTo(caller);
+	return true;
 }
 
 void
@@ -147,7 +154,7 @@ dwh_typed_store_complete(int64 load_id)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Reads a row unless one is waiting; false at the end. A row that comes from the file lies in the current context. */
+/* Reads a row unless one is waiting; false at the end. A row that comes from the file must outlive the call. */
 static bool
 fetch(void)
 {

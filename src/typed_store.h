@@ -1,7 +1,7 @@
 /*
  * typed_store.h: typed events that a run's loading leaves for the staging of the same transaction.
  *
- * One store a transaction: loads one after another, each in the order of its lines. It holds what work_mem allows and keeps
+ * One store a transaction: loads one after another, each in the order of its lines. It holds up to 16 MB and keeps
  * the rest in a temporary file; it ends with the transaction. What is in it is in raw.user_events as well: a load that is
  * not in the store, or was left out of it, is staged from there.
  */
@@ -10,8 +10,11 @@
 
 #include "typed.h"
 
-/* An empty store; what an earlier one held is forgotten. */
-extern void dwh_typed_store_begin(void);
+/*
+ * An empty store; what an earlier one held is forgotten. False where there is none: temporary files are limited, which a run
+ * must not depend on.
+ */
+extern bool dwh_typed_store_begin(void);
 
 /* Adds an event, its STAGED columns complete, or, with values NULL, a line that is no event. */
 extern void dwh_typed_store_put(int64 load_id, int64 line_no, const Datum *values, const bool *nulls);

@@ -158,10 +158,14 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 Datum
 dwh_writer_compress(TableWriter *writer, int column, void *value)
 {
-	char		method = TupleDescAttr(RelationGetDescr(writer->relation), writer->columns[column] - 1)->attcompression;
-	Datum		compressed = toast_compress_datum(PointerGetDatum(value), CompressionMethodIsValid(method) ? method :
-												  (char) default_toast_compression);
+	Form_pg_attribute attribute = TupleDescAttr(RelationGetDescr(writer->relation), writer->columns[column] - 1);
+	char		method = attribute->attcompression;
+	Datum		compressed;
 
+	if (attribute->attstorage != TYPSTORAGE_EXTENDED && attribute->attstorage != TYPSTORAGE_MAIN)
+		return PointerGetDatum(value);
+	compressed = toast_compress_datum(PointerGetDatum(value),
+									  CompressionMethodIsValid(method) ? method : (char) default_toast_compression);
 	if (DatumGetPointer(compressed) == NULL)
 		return PointerGetDatum(value);
 	pfree(value);

@@ -12,7 +12,7 @@ typedef struct TableWriter TableWriter;
  */
 extern TableWriter *dwh_writer_open(const char *schema, const char *table, const char *const *columns);
 
-/* True if rows are stored as they are put: no trigger can change them. */
+/* True if rows are stored as they are put: the table has no trigger that could change them. */
 extern bool dwh_writer_is_plain(const TableWriter *writer);
 
 /* The context for datums of rows that are put: reset when the batch is flushed. */

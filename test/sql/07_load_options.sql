@@ -37,6 +37,26 @@ SELECT line_no, class, left(message, 60) AS message, left(encode(raw, 'escape'),
 SELECT duplicate_keys FROM ops.loads ORDER BY load_id;
 RESET dwh.duplicate_keys;
 
+-- an unterminated last line that is a whole object is refused, not held back
+SELECT test.put_bytes('open.jsonl', convert_to(E'{"a": 1}\n{"a": 1, "a": 2}', 'UTF8'));
+SET dwh.duplicate_keys = reject;
+SELECT status, lines, loaded, rejected, held_back_bytes FROM test.load('open.jsonl');
+RESET dwh.duplicate_keys;
+
+-- ---- the reason of a refusal does not depend on the length of the line
+SELECT test.begin();
+CREATE TABLE test.refused AS SELECT n, line FROM (VALUES
+    (1, '[1e999999]'), (2, '{"a": "\ud800", }'), (3, '{"a": "\u0000", }'), (4, '{"a": "\u0000", "b": "\ud800"}'), (5, '"x"'), (6, '{"a": 1e999999}'),
+    (7, '{"a": "\ud800"}'), (8, '{"a": "\u0000"}'), (9, '[1, 2]'), (10, '5'), (11, '{"a": 1} x'), (12, '{"a": }'), (13, '{"a": [}]'), (14, 'null'),
+    (15, '{"a": ' || repeat('[', 1001) || repeat(']', 1001) || '}'), (16, '["\ud800"]'), (17, '["\u0000"]'), (18, '{"\ud800": 1, "\udc00": "\u0000"}'),
+    (19, '{"a": "' || chr(1) || '"}'), (20, ']}{')) AS t (n, line);
+SELECT test.put('short.jsonl', VARIADIC (SELECT array_agg(r.line ORDER BY r.n) FROM test.refused AS r));
+SELECT test.put('long.jsonl', VARIADIC (SELECT array_agg(repeat(' ', 300000) || r.line ORDER BY r.n) FROM test.refused AS r));
+SELECT s.line_no, s.class, l.class IS DISTINCT FROM s.class AS differs
+  FROM (SELECT r.* FROM dwh.load_jsonl('short.jsonl', validate_only => true) AS f, unnest(f.rejects) AS r) AS s
+  FULL JOIN (SELECT r.* FROM dwh.load_jsonl('long.jsonl', validate_only => true) AS f, unnest(f.rejects) AS r) AS l USING (line_no) ORDER BY 1;
+DROP TABLE test.refused;
+
 -- ---- \u0000: refused, or replaced and marked; an escaped backslash before u0000 is no escape
 SELECT test.begin();
 SELECT test.put('nul.jsonl', '{"nul": "x\u0000y"}', '{"text": "\\u0000"}', '{"both": "\\\u0000\\u0000\u0000"}', '{"\u0000key": {"deep": ["\u0000"]}}',

@@ -220,3 +220,15 @@ SELECT status, retried, loaded, still_rejected FROM dwh.retry_rejects();
 RESET dwh.nul_escapes;
 SELECT line_no, payload, altered FROM raw.user_events WHERE line_no > 1 ORDER BY line_no;
 SELECT loaded, rejected, altered, duplicate_keys FROM ops.loads;
+
+-- a line of blanks that was too long, and one whose reason changes
+SELECT test.begin();
+SELECT test.put('blank.jsonl', test.event('{"user_id": "u1"}'), repeat(' ', 2000), '{"a": "' || repeat('x', 3000) || '"}');
+SET dwh.max_line_bytes = 1024;
+SELECT loaded, rejected, blank FROM test.load('blank.jsonl');
+SET dwh.max_line_bytes = 2500;
+SELECT status, retried, loaded, still_rejected FROM dwh.retry_rejects();
+SELECT line_no, class, message FROM ops.rejects ORDER BY line_no;
+SELECT loaded, rejected, blank, lines FROM ops.loads;
+SELECT status, retried, loaded, still_rejected FROM dwh.retry_rejects();
+RESET dwh.max_line_bytes;

@@ -110,3 +110,62 @@ SELECT test.put('p.jsonl', VARIADIC (SELECT array_agg(test.event(jsonb_build_obj
 SELECT count(*) FROM dwh.run_pipeline();
 SELECT count(*) AS facts FROM marts.fact_user_events;
 SET dwh.fact_partition = 'month';
+
+-- Triggers of the user's that change raw: a run stages what is stored, as the verbs would.
+SELECT test.begin();
+CREATE FUNCTION test.scrub() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.payload := NEW.payload - 'email';
+    RETURN NEW;
+END $$;
+CREATE TRIGGER scrub BEFORE INSERT ON raw.user_events FOR EACH ROW EXECUTE FUNCTION test.scrub();
+SELECT test.put('t.jsonl', test.event('{"email": "a@b.c", "kept": 1}'));
+SELECT step, status FROM dwh.run_pipeline() WHERE step = 'stage_events';
+SELECT s.attributes, s.event_id = dwh.event_id(r.payload) AS is_its_own FROM staging.user_events AS s JOIN raw.user_events AS r USING (load_id, line_no);
+DROP TRIGGER scrub ON raw.user_events;
+CREATE FUNCTION test.scrub_load() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE raw.user_events SET payload = payload - 'email' WHERE load_id = NEW.load_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER scrub AFTER INSERT ON ops.loads FOR EACH ROW EXECUTE FUNCTION test.scrub_load();
+SELECT test.put('t.jsonl', test.event('{"email": "d@e.f", "kept": 2}'));
+SELECT step, status FROM dwh.run_pipeline() WHERE step = 'stage_events';
+SELECT s.attributes, s.event_id = dwh.event_id(r.payload) AS is_its_own FROM staging.user_events AS s JOIN raw.user_events AS r USING (load_id, line_no) ORDER BY 1;
+SELECT * FROM test.differences();
+DROP TRIGGER scrub ON ops.loads;
+
+-- A run keeps typed events in memory and a temporary file; with little of either the result is the same.
+SELECT test.begin();
+SELECT events FROM dwh.generate_events(test.dir() || '/s.jsonl', events => 3000, dirty_rate => 0.05, dirty_kinds => '{conflict,replay,text_price,missing_time,duplicate_key}');
+SET work_mem = '64kB';
+SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline() WHERE step IN ('load_jsonl', 'stage_events');
+SELECT * FROM test.differences();
+SELECT test.begin();
+SELECT events FROM dwh.generate_events(test.dir() || '/s.jsonl', events => 3000, dirty_rate => 0.05, dirty_kinds => '{conflict,replay,text_price,missing_time,duplicate_key}');
+RESET work_mem;
+SET temp_file_limit = '1MB';
+SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline() WHERE step IN ('load_jsonl', 'stage_events');
+RESET temp_file_limit;
+
+-- Storage and compression of the payload are the user's: long lines keep to them as short ones do.
+SELECT test.begin();
+ALTER TABLE raw.user_events ALTER COLUMN payload SET STORAGE EXTERNAL;
+SELECT test.put('l.jsonl', '{"a": "' || repeat('x', 200000) || '"}', '{"a": "' || repeat('x', 300000) || '"}');
+SELECT loaded FROM test.load('l.jsonl');
+SELECT line_no, pg_column_compression(payload) FROM raw.user_events ORDER BY line_no;
+
+-- A role that may not write to the tables: an error of the call, whatever the number of files.
+SELECT test.begin();
+SELECT test.put('1.jsonl', '{"a": 1}');
+SELECT test.put('2.jsonl', '{"a": 2}');
+CREATE ROLE dwh_test_reader;
+GRANT USAGE ON SCHEMA dwh, raw, ops, test TO dwh_test_reader;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh, test TO dwh_test_reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA raw, ops TO dwh_test_reader;
+SET ROLE dwh_test_reader;
+SELECT * FROM dwh.load_jsonl('*.jsonl');
+SELECT * FROM dwh.load_jsonl('1.jsonl');
+RESET ROLE;
+DROP OWNED BY dwh_test_reader;
+DROP ROLE dwh_test_reader;

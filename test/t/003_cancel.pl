@@ -88,11 +88,13 @@ SKIP:
 }
 
 # Inside one giant line that is let through, and beside the thread that parses ahead.
-write_file("$dir/dense.jsonl", '{"a": [' . join(',', map { $_ % 10 } 1 .. 8_000_000) . "]}\n" x 1);
-for my $workers (1, 2)
+write_file("$dir/dense.jsonl", '{"a": [' . join(',', map { $_ % 10 } 1 .. 8_000_000) . "]}\n");
+write_file("$dir/keys.jsonl", '{' . join(',', map { sprintf '"%06x":0', $_ * 7919 % 16777213 } 1 .. 1_500_000) . "}\n");
+for my $case ([ 'dense', 1, 0.1 ], [ 'dense', 2, 0.2 ], [ 'keys', 1, 0.4 ], [ 'keys', 2, 0.5 ])
 {
-	($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/dense.jsonl', force => true, workers => $workers)", $loading, 'pg_cancel_backend', 0.1);
-	is($state, '57014', "in a line of 16 MB with $workers worker(s)");
+	my ($file, $workers, $delay) = @$case;
+	($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/$file.jsonl', force => true, workers => $workers)", $loading, 'pg_cancel_backend', $delay);
+	is($state, '57014', "in a line of 16 MB ($file) with $workers worker(s)");
 	cmp_ok($took, '<', SOON, "is answered soon ($took s)");
 }
 ($state, $took) = interrupt("SELECT * FROM dwh.load_jsonl('$dir/big.jsonl', workers => 2)", $writing, 'pg_cancel_backend');

@@ -75,6 +75,7 @@ for my $kind (sort keys %dense)
 	stays_small("$dir/$kind.jsonl", 'loaded|1|0', "a line of 16 MB: $kind");
 }
 stays_small("$dir/$_.jsonl", "loaded|@{[ $_ eq 'many' ? 300000 : 1 ]}|0", "two workers: $_", ', force => true, workers => 2') for qw(many digits text);
+stays_small("$dir/texts.jsonl", 'loaded|3|0', 'two workers: three lines of 16 MB', ', force => true, workers => 2');
 
 # archives: a zstd bomb by hand (4 bytes make 128 kB) with the widest window that is read, refused and let through
 my $frame = "\x28\xB5\x2F\xFD\0" . chr(26 - 10 << 3) . "\x18\x00\x00" . "{}\n" . "\x02\x00\x10 " x 8000 . "\x03\x00\x10\n";

@@ -126,6 +126,10 @@ for my $kind ('gzip', 'zstd')
 	is($node->safe_psql($db, "SELECT count(*) FROM ops.rejects"), '0', '... and no half line is a reject');
 }
 
+# An archive that ends before its trailer: what has no LF may not be all of its line, even where it is an object.
+my $stored = Compress::Zlib::memGzip(qq({"n": 1001}\n{"n": 1002}));
+is(outcome(file(substr $stored, 0, length($stored) - 8)), '00000 truncated|1|1', 'the last line of a cut archive is held back, whole or not');
+
 # ---- what follows an archive ----
 
 my %after = (

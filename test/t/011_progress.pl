@@ -42,6 +42,18 @@ for my $workers (1, 2)
 	cmp_ok($rows[-1][6], '>', 0, 'rejects were counted');
 	cmp_ok($rows[-1][4], '<=', $size, 'no more bytes than there are');
 }
+my $object = $node->safe_psql($db, "SELECT lo_import('$dir/big.jsonl')");
+my $session = begin_sql($node, $db, "SELECT status FROM dwh.load_jsonl(large_object => $object, force => true)");
+my ($shown, $done) = ('', '');
+while ($session->{run}->pumpable)
+{
+	($shown, $done) = split /\|/, $node->safe_psql($db, 'SELECT bytes_total, bytes_processed FROM pg_stat_progress_copy WHERE bytes_processed > 1000000') || '|';
+	last if $shown;
+	$session->{run}->pump_nb;
+}
+end_sql($session);
+is($shown, $size, 'a large object shows its size, too');
+ok($done > 0 && $done <= $size, 'and how much of it was read');
 is($node->safe_psql($db, 'SELECT count(*) FROM pg_stat_progress_copy'), '0', 'nothing is said to be going on afterwards');
 
 write_file("$dir/small.jsonl", qq({"a": 1}\nx\n\n));
