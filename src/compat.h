@@ -22,6 +22,13 @@
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* 16 lets numeric input take one exponent more, which only a zero can have */
+#if PG_VERSION_NUM >= 160000
+#define DWH_MAX_EXPONENT (INT32_MAX / 2)
+#else
+#define DWH_MAX_EXPONENT (INT32_MAX / 2 - 1)
+#endif
+
 /* 16 renamed the object permission checks */
 #if PG_VERSION_NUM >= 160000
 #define dwh_schema_aclcheck(schema, role, mode) object_aclcheck(NamespaceRelationId, schema, role, mode)

@@ -12,8 +12,7 @@
 #define MAX_SCALE 16383
 /* ... and the first digit at most here: weight 32767 in base 10000 (int16) */
 #define MAX_FIRST (32767 * 4 + 3)
-/* numeric input refuses exponents from here on, whatever the digits (INT_MAX / 2) */
-#define MAX_EXPONENT (INT32_MAX / 2)
+int64_t		dwh_decimal_max_exponent = INT32_MAX / 2;
 
 static size_t
 count_digits(const char *text, size_t length)
@@ -38,7 +37,7 @@ read_exponent(const char *text, size_t length, int64_t *exponent)
 		return false;
 	*exponent = 0;
 	for (; at < length; at++)
-		if (*exponent <= MAX_EXPONENT)
+		if (*exponent <= dwh_decimal_max_exponent)
 			*exponent = *exponent * 10 + (text[at] - '0');
 	if (negative)
 		*exponent = -*exponent;
@@ -105,7 +104,7 @@ dwh_decimal_read(const char *text, size_t length, Decimal *decimal)
 						!read_exponent(text + at, length - at, &decimal->exponent)))
 		return DECIMAL_NOT_A_NUMBER;
 
-	if (decimal->exponent >= MAX_EXPONENT || decimal->exponent <= -MAX_EXPONENT)
+	if (decimal->exponent > dwh_decimal_max_exponent || decimal->exponent < -dwh_decimal_max_exponent)
 		return DECIMAL_OVERFLOW;
 	find_significant(decimal);
 	decimal->scale = (int64_t) decimal->fraction_digits - decimal->exponent;

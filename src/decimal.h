@@ -33,6 +33,9 @@ typedef enum DecimalStatus
 	DECIMAL_OVERFLOW			/* a number, but outside numeric's range */
 } DecimalStatus;
 
+/* numeric input refuses exponents beyond this, whatever the digits: the server's limit, set once before any use. */
+extern int64_t dwh_decimal_max_exponent;
+
 /* Reads the whole text as one JSON number (RFC 8259 section 6); the Decimal points into the text. */
 extern DecimalStatus dwh_decimal_read(const char *text, size_t length, Decimal *decimal);
 

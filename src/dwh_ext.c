@@ -5,6 +5,8 @@
 
 #include "fmgr.h"
 
+#include "compat.h"
+#include "decimal.h"
 #include "guc.h"
 
 PG_MODULE_MAGIC;
@@ -14,5 +16,6 @@ void		_PG_init(void);
 void
 _PG_init(void)
 {
+	dwh_decimal_max_exponent = DWH_MAX_EXPONENT;
 	dwh_guc_init();
 }

@@ -541,8 +541,10 @@ write_jsonb(LongLine *line, const char *text, size_t length)
 		explain_refusal(error, text, length, error_byte(lex, text, length), line->verdict);
 	else if (line->discards && !is_refused(line))
 		dwh_reject(line->verdict, REJECT_NOT_OBJECT, JSON_NOT_OBJECT);
-	if (lex->strval != NULL)
-		pfree(lex->strval->data);
+	/* of the lexer there is nothing else while no message was asked of it; 15 and 16 have no function for it */
+	pfree(lex->strval->data);
+	pfree(lex->strval);
+	pfree(lex);
 	return !is_refused(line);
 }
 

@@ -169,3 +169,11 @@ SELECT * FROM dwh.load_jsonl('1.jsonl');
 RESET ROLE;
 DROP OWNED BY dwh_test_reader;
 DROP ROLE dwh_test_reader;
+
+-- Generated columns of the user's, also on the facts, whose partitions are made later.
+SELECT test.begin();
+ALTER TABLE marts.fact_user_events ADD COLUMN twice numeric GENERATED ALWAYS AS (price * 2) STORED;
+ALTER TABLE raw.user_events ADD COLUMN who text GENERATED ALWAYS AS (payload ->> 'user_id') STORED;
+SELECT test.put('g.jsonl', test.event('{"price": 21}'));
+SELECT step, status FROM dwh.run_pipeline() WHERE step = 'load_facts';
+SELECT f.price, f.twice, r.who FROM marts.fact_user_events AS f JOIN raw.user_events AS r USING (load_id, line_no);
