@@ -47,7 +47,8 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
         RETURNING r.line_no),
     counted AS (
         UPDATE ops.loads AS l SET altered = l.altered + c.altered, duplicate_keys = l.duplicate_keys + c.repeated,
-               blank = l.blank + c.blank, rejected = l.rejected - c.blank
+               blank = l.blank + c.blank, rejected = l.rejected - c.blank,
+               checked_at = CASE WHEN c.blank = 0 THEN l.checked_at END
           FROM (SELECT count(*) FILTER (WHERE t.altered) AS altered, count(*) FILTER (WHERE t.repeats_key) AS repeated,
                        count(*) FILTER (WHERE t.payload IS NULL AND t.reject_class IS NULL) AS blank FROM judged AS t) AS c
          WHERE l.load_id = _accept_lines.load_id AND c.altered + c.repeated + c.blank > 0)

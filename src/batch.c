@@ -1,7 +1,7 @@
 /*
  * batch.c: lines -> parsed lines.
  *
- *     file --source.c--> bytes --lines.c--> line --[batch.c: json.c, flat.c]--> parsed line --load.c--> row --writer.c--> table
+ *     file --source.c--> bytes --lines.c--> line --[batch.c: json.c, flat.c]--> parsed line --line_sink.c--> row --writer.c--> table
  *
  * Invariant: every line of the reader is in exactly one batch, in the order of the content.
  *

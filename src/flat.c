@@ -1,7 +1,7 @@
 /*
  * flat.c: flat object -> jsonb bytes.
  *
- *     file --source.c--> bytes --lines.c--> line --json.c--> object --[flat.c]--> jsonb --load.c--> writer.c
+ *     file --source.c--> bytes --lines.c--> line --json.c--> object --[flat.c]--> jsonb --line_sink.c--> writer.c
  *
  * Events of one log repeat their keys in the same order again and again. What follows from the keys alone (their order in
  * jsonb, their entries, their bytes) is kept as a shape; of an object that has a known shape only the values are written.

@@ -1,7 +1,7 @@
 /*
  * line_payload.c: parsed line -> jsonb.
  *
- *     file --source.c--> bytes --batch.c--> parsed line --[line_payload.c]--> jsonb --load.c--> writer.c
+ *     file --source.c--> bytes --batch.c--> parsed line --[line_payload.c]--> jsonb --line_sink.c--> writer.c
  *
  * Most lines bring their jsonb along (flat.c); the others are constructed here, by core or value by value.
  */

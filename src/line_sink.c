@@ -27,8 +27,8 @@ static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "
 void
 dwh_sink_check_tables(void)
 {
-	dwh_writer_close(dwh_writer_open("raw", "user_events", raw_columns));
-	dwh_writer_close(dwh_rejects_open());
+	dwh_writer_check("raw", "user_events");
+	dwh_writer_check("ops", "rejects");
 }
 
 void

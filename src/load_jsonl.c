@@ -233,9 +233,12 @@ static void
 load_files(FunctionCallInfo fcinfo, LoadOptions *options)
 {
 	bool		many;
-	List	   *files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
+	List	   *files;
 	ListCell   *cell;
 
+	if (!options->validate_only)
+		PreventCommandIfReadOnly("dwh.load_jsonl()");
+	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
 	InitMaterializedSRF(fcinfo, 0);
 	options->exclusive = list_length(files) >= EXCLUSIVE_FILES;
 	enter(options);

@@ -1,7 +1,7 @@
 /*
  * long_line.c: long line -> jsonb.
  *
- *     file --source.c--> bytes --lines.c--> line --[long_line.c]--> jsonb --load.c--> writer.c
+ *     file --source.c--> bytes --lines.c--> line --[long_line.c]--> jsonb --line_sink.c--> writer.c
  *
  * A tree of a line's values takes up to fifty times the line's bytes, and core's own way to jsonb as much again. Here core's
  * parser (common/jsonapi.h) calls back value by value, and the jsonb is written at once: a first pass over the brackets
@@ -482,10 +482,43 @@ scalar(void *state, char *token, JsonTokenType type)
 
 /* ---- the whole ---- */
 
+static void
+free_buffer(ByteBuffer *buffer)
+{
+	if (buffer->data != NULL)
+		pfree(buffer->data);
+	buffer->data = NULL;
+}
+
+/* Of a lexer there is nothing else while no message was asked of it; 15 and 16 have no function for it. */
+static void
+free_lexer(JsonLexContext *lex)
+{
+	pfree(lex->strval->data);
+	pfree(lex->strval);
+	pfree(lex);
+}
+
 static bool
 is_bad_escape(JsonParseErrorType error)
 {
 	return error == JSON_UNICODE_CODE_POINT_ZERO || error == JSON_UNICODE_HIGH_SURROGATE || error == JSON_UNICODE_LOW_SURROGATE;
+}
+
+/* Callbacks of a parse that only looks: it answers interrupts, and owns the names. */
+static DwhJsonAction
+pass_element(void *state, bool isnull)
+{
+	CHECK_FOR_INTERRUPTS();
+	return DWH_JSON_SUCCESS;
+}
+
+static DwhJsonAction
+pass_field(void *state, char *name, bool isnull)
+{
+	CHECK_FOR_INTERRUPTS();
+	pfree(name);
+	return DWH_JSON_SUCCESS;
 }
 
 /* Byte of the text where the parser stopped, from 1. */
@@ -497,11 +530,12 @@ error_byte(const JsonLexContext *lex, const char *text, size_t length)
 
 /*
  * Names the reason for which core's parser refused the text, as json.c does for a shorter one: an escape is to blame only if
- * nothing else is wrong with the line. byte: where the parser stopped.
+ * the line is JSON but for escapes, and a NUL only if no number before it was refused already. byte: where the parser stopped.
  */
 static void
 explain_refusal(JsonParseErrorType error, const char *text, size_t length, size_t byte, Verdict *verdict)
 {
+	JsonSemAction passes = {.array_element_start = pass_element,.object_field_start = pass_field};
 	int			surrogates = 0;
 
 	if (is_bad_escape(error))
@@ -511,18 +545,20 @@ explain_refusal(JsonParseErrorType error, const char *text, size_t length, size_
 
 		memcpy(mended, text, length);
 		surrogates = dwh_json_mend_lone_surrogates(mended, length);
+		CHECK_FOR_INTERRUPTS();
 		dwh_json_replace_nul(mended, length);
 		lex = dwh_make_json_lexer(mended, length);
-		error = pg_parse_json(lex, &nullSemAction);
+		error = pg_parse_json(lex, &passes);
 		if (error != JSON_SUCCESS)
 			byte = error_byte(lex, mended, length);
+		free_lexer(lex);
 		pfree(mended);
 	}
 	if (error != JSON_SUCCESS)
 		dwh_reject(verdict, REJECT_INVALID_JSON, "not valid JSON at byte %zu of the line", byte);
 	else if (surrogates > 0)
 		dwh_reject(verdict, REJECT_LONE_SURROGATE, "a \\u escape is half of a surrogate pair, near byte %zu of the line", byte);
-	else
+	else if (verdict->class == REJECT_NONE)
 		dwh_reject(verdict, REJECT_NUL_ESCAPE, "a string holds \\u0000, which jsonb cannot store");
 }
 
@@ -536,23 +572,21 @@ write_jsonb(LongLine *line, const char *text, size_t length)
 		.array_end = container_end,.object_field_start = field_start,.scalar = scalar
 	};
 	JsonParseErrorType error = pg_parse_json(lex, &actions);
+	size_t		byte = error_byte(lex, text, length);
 
+	free_lexer(lex);
 	if (error != JSON_SUCCESS)
-		explain_refusal(error, text, length, error_byte(lex, text, length), line->verdict);
+	{
+		/* the explanation needs a copy of the text: what was written makes room for it */
+		free_buffer(&line->data);
+		free_buffer(&line->keys);
+		free_buffer(&line->members);
+		free_buffer(&line->sizes);
+		explain_refusal(error, text, length, byte, line->verdict);
+	}
 	else if (line->discards && !is_refused(line))
 		dwh_reject(line->verdict, REJECT_NOT_OBJECT, JSON_NOT_OBJECT);
-	/* of the lexer there is nothing else while no message was asked of it; 15 and 16 have no function for it */
-	pfree(lex->strval->data);
-	pfree(lex->strval);
-	pfree(lex);
 	return !is_refused(line);
-}
-
-static void
-free_buffer(ByteBuffer *buffer)
-{
-	if (buffer->data != NULL)
-		pfree(buffer->data);
 }
 
 /* The jsonb of the text, or NULL. */

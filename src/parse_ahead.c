@@ -1,7 +1,7 @@
 /*
  * parse_ahead.c: a source -> batches of parsed lines.
  *
- *     file --source.c--> bytes --[parse_ahead.c: parser.c or batch.c]--> parsed lines --load.c--> rows --writer.c--> table
+ *     file --source.c--> bytes --[parse_ahead.c: parser.c or batch.c]--> parsed lines --line_sink.c--> rows --writer.c--> table
  *
  * Reading the source stays with the backend in both ways: it raises errors and answers interrupts. What a thread does
  * touches nothing of the server (parser.h), so a cancel, an error or a crash finds the backend as without one.

@@ -3,7 +3,7 @@
  *
  *     ops.rejects --[parse_line.c: batch.c, line_payload.c]--> jsonb --35_retry_rejects.sql--> raw.user_events
  *
- * A kept line is read as load.c reads one: the same limit, the same rules, the same jsonb.
+ * A kept line is read as the loader reads one: the same limit, the same rules, the same jsonb.
  */
 #include "postgres.h"
 

@@ -1,7 +1,7 @@
 /*
  * parser.c: the thread that parses ahead.
  *
- *     backend: source.c --bytes--> [thread: digest.c, lines.c, batch.c] --parsed lines--> backend: load.c, writer.c
+ *     backend: source.c --bytes--> [thread: digest.c, lines.c, batch.c] --parsed lines--> backend: line_sink.c, writer.c
  *
  * Two blocks of bytes and two batches go round; each belongs to one side at a time, and one mutex guards whose turn it is.
  * While the backend writes one batch, the thread fills the other.

@@ -1,7 +1,7 @@
 /*
  * payload.c: object -> jsonb.
  *
- *     file --source.c--> bytes --lines.c--> line --json.c--> object --[payload.c]--> jsonb --load.c--> writer.c
+ *     file --source.c--> bytes --lines.c--> line --json.c--> object --[payload.c]--> jsonb --line_sink.c--> writer.c
  *
  * The general way, by core's own construction, so that nesting and equal keys are core's; flat objects, which events are,
  * are written by flat.c.

@@ -1,7 +1,7 @@
 /*
  * typed_store.c: typed events that a run's loading leaves for the staging of the same transaction.
  *
- *     line --batch.c--> object --event.c--> event --load.c--> [typed_store.c] --stage_load.c--> staging.user_events
+ *     line --batch.c--> object --event.c--> event --line_sink.c--> [typed_store.c] --stage_load.c--> staging.user_events
  *
  * So a line is parsed once. Without the store staging would read the payload back, print it and parse it again.
  *

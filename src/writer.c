@@ -1,7 +1,7 @@
 /*
  * writer.c: rows -> a table, in batches.
  *
- *     object --payload.c--> jsonb --load.c--> row --[writer.c]--> raw.user_events, ops.rejects
+ *     object --payload.c--> jsonb --line_sink.c--> row --[writer.c]--> raw.user_events, ops.rejects
  *
  * The table belongs to the user, who may have added columns, indexes, constraints or triggers: a plain table gets
  * multi-inserts, one with triggers or generated columns gets its rows one by one through the executor.
@@ -122,6 +122,13 @@ prepare_defaults(TableWriter *writer)
 	}
 	for (int i = 0; i < writer->column_count; i++)
 		writer->defaults[writer->columns[i] - 1] = NULL;
+}
+
+void
+dwh_writer_check(const char *schema, const char *table)
+{
+	PreventCommandIfReadOnly(psprintf("INSERT INTO %s.%s", schema, table));
+	check_permissions(dwh_warehouse_table(schema, table), schema, table);
 }
 
 TableWriter *

@@ -6,13 +6,16 @@
 
 typedef struct TableWriter TableWriter;
 
+/* Raises what stands against inserting into schema.table: WH004, 42501, 25006. Keeps no lock. */
+extern void dwh_writer_check(const char *schema, const char *table);
+
 /*
  * Opens schema.table for these columns (a NULL-terminated list); other columns get their defaults. Raises WH004 where
  * the table is missing, 42501 without INSERT, 0A000 under row-level security. Takes ROW EXCLUSIVE until commit.
  */
 extern TableWriter *dwh_writer_open(const char *schema, const char *table, const char *const *columns);
 
-/* True if rows are stored as they are put: the table has no trigger that could change them. */
+/* True if rows are stored as they are put: the table has no trigger that could change them, and no generated column. */
 extern bool dwh_writer_is_plain(const TableWriter *writer);
 
 /* The context for datums of rows that are put: reset when the batch is flushed. */

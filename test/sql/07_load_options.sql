@@ -50,7 +50,7 @@ CREATE TABLE test.refused AS SELECT n, line FROM (VALUES
     (1, '[1e999999]'), (2, '{"a": "\ud800", }'), (3, '{"a": "\u0000", }'), (4, '{"a": "\u0000", "b": "\ud800"}'), (5, '"x"'), (6, '{"a": 1e999999}'),
     (7, '{"a": "\ud800"}'), (8, '{"a": "\u0000"}'), (9, '[1, 2]'), (10, '5'), (11, '{"a": 1} x'), (12, '{"a": }'), (13, '{"a": [}]'), (14, 'null'),
     (15, '{"a": ' || repeat('[', 1001) || repeat(']', 1001) || '}'), (16, '["\ud800"]'), (17, '["\u0000"]'), (18, '{"\ud800": 1, "\udc00": "\u0000"}'),
-    (19, '{"a": "' || chr(1) || '"}'), (20, ']}{')) AS t (n, line);
+    (19, '{"a": "' || chr(1) || '"}'), (20, ']}{'), (21, '{"a": 1e999999, "b": "\u0000"}'), (22, '{"b": "\u0000", "a": 1e999999}')) AS t (n, line);
 SELECT test.put('short.jsonl', VARIADIC (SELECT array_agg(r.line ORDER BY r.n) FROM test.refused AS r));
 SELECT test.put('long.jsonl', VARIADIC (SELECT array_agg(repeat(' ', 300000) || r.line ORDER BY r.n) FROM test.refused AS r));
 SELECT s.line_no, s.class, l.class IS DISTINCT FROM s.class AS differs

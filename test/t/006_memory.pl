@@ -74,6 +74,11 @@ for my $kind (sort keys %dense)
 	write_file("$dir/$kind.jsonl", "$dense{$kind}\n");
 	stays_small("$dir/$kind.jsonl", 'loaded|1|0', "a line of 16 MB: $kind");
 }
+for my $escape ('u0000', 'ud800')
+{
+	write_file("$dir/$escape.jsonl", '{"a": [' . '1,' x ($fill / 2) . qq(1], "b": "\\$escape"}\n));
+	stays_small("$dir/$escape.jsonl", 'loaded|0|1', "a line of 16 MB: refused for \\$escape");
+}
 stays_small("$dir/$_.jsonl", "loaded|@{[ $_ eq 'many' ? 300000 : 1 ]}|0", "two workers: $_", ', force => true, workers => 2') for qw(many digits text);
 stays_small("$dir/texts.jsonl", 'loaded|3|0', 'two workers: three lines of 16 MB', ', force => true, workers => 2');
 
