@@ -199,19 +199,15 @@ typedef struct Member
 	size_t		position;
 } Member;
 
-/* jsonb's order of keys: shorter first, then by bytes; equal keys in the order of the text. */
+/* jsonb's order of keys; equal keys in the order of the text. */
 static int
 compare_members(const void *a, const void *b)
 {
 	const Member *left = a;
 	const Member *right = b;
-	size_t		left_length = yyjson_get_len(left->key);
-	size_t		right_length = yyjson_get_len(right->key);
-	int			order;
+	int			order = dwh_json_compare_keys(yyjson_get_str(left->key), yyjson_get_len(left->key),
+											  yyjson_get_str(right->key), yyjson_get_len(right->key));
 
-	if (left_length != right_length)
-		return left_length < right_length ? -1 : 1;
-	order = memcmp(yyjson_get_str(left->key), yyjson_get_str(right->key), left_length);
 	if (order != 0)
 		return order;
 	return left->position < right->position ? -1 : 1;

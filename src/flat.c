@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "decimal.h"
+#include "json.h"
 
 /* utils/jsonb.h: JEntry and JsonbContainer */
 #define ENTRY_STRING UINT32_C(0x00000000)
@@ -74,16 +75,10 @@ has_shape(const FlatShape *shape, yyjson_val *object)
 	return true;
 }
 
-/* jsonb's order of keys: shorter first, then by bytes (jsonb_util.c, lengthCompareJsonbString). */
 static int
 compare_keys(yyjson_val *left, yyjson_val *right)
 {
-	size_t		left_length = yyjson_get_len(left);
-	size_t		right_length = yyjson_get_len(right);
-
-	if (left_length != right_length)
-		return left_length < right_length ? -1 : 1;
-	return memcmp(yyjson_get_str(left), yyjson_get_str(right), left_length);
+	return dwh_json_compare_keys(yyjson_get_str(left), yyjson_get_len(left), yyjson_get_str(right), yyjson_get_len(right));
 }
 
 /* Sorts the keys by insertion; sorted[i] is a position in the text. False where a key comes twice. */
@@ -126,8 +121,8 @@ collect_keys(yyjson_val *object, yyjson_val **keys)
 	return true;
 }
 
-static uint32_t
-entry_of(uint32_t type, uint32_t index, size_t length, size_t end)
+uint32_t
+dwh_flat_entry(uint32_t type, uint32_t index, size_t length, size_t end)
 {
 	return index % OFFSET_STRIDE == 0 ? type | ENTRY_HAS_OFFSET | (uint32_t) end : type | (uint32_t) length;
 }
@@ -152,7 +147,7 @@ make_shape(FlatShape *shape, yyjson_val *object)
 
 		memcpy(shape->sorted_keys + shape->key_bytes, yyjson_get_str(key), length);
 		shape->key_bytes += (uint32_t) length;
-		shape->key_entries[i] = entry_of(ENTRY_STRING, (uint32_t) i, length, shape->key_bytes);
+		shape->key_entries[i] = dwh_flat_entry(ENTRY_STRING, (uint32_t) i, length, shape->key_bytes);
 		shape->rank[sorted[i]] = (uint8_t) i;
 	}
 	for (int i = 0; i < count; i++)
@@ -223,7 +218,7 @@ write_value(FlatWriter *writer, yyjson_val *value)
 	else if (yyjson_is_bool(value))
 		type = yyjson_get_bool(value) ? ENTRY_TRUE : ENTRY_FALSE;
 	writer->length += length;
-	*writer->entry++ = entry_of(type, writer->index++, length, writer->length);
+	*writer->entry++ = dwh_flat_entry(type, writer->index++, length, writer->length);
 	return true;
 }
 

@@ -36,6 +36,9 @@ typedef struct FlatShapes
 	FlatShape	shapes[FLAT_SHAPES];
 } FlatShapes;
 
+/* The entry of a child (utils/jsonb.h, JEntry): its type and length, or every so often the offset of its end instead. */
+extern uint32_t dwh_flat_entry(uint32_t type, uint32_t index, size_t length, size_t end);
+
 /*
  * The jsonb of an object of dwh_json_read_object, its length header included, in memory of the arena; NULL where it is not
  * flat, has a key twice, or holds what is rare: many members, long keys, long numbers. Those are core's to construct.

@@ -84,7 +84,7 @@ dwh_guc_init(void)
 	DefineCustomIntVariable("dwh.load_workers",
 							"Workers that load a file: with 2, a thread parses while the backend writes.",
 							"The argument workers of dwh.load_jsonl() overrides it.",
-							&dwh_load_workers, 1, 1, 2, PGC_USERSET, 0, NULL, NULL, NULL);
+							&dwh_load_workers, 1, 1, WORKERS_MAX, PGC_USERSET, 0, NULL, NULL, NULL);
 
 	/*
 	 * What an archive may unfold to. Logs shrink 10 to 30 times, very repetitive ones a few hundred times. gzip's format

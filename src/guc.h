@@ -4,6 +4,9 @@
 #ifndef DWH_GUC_H
 #define DWH_GUC_H
 
+/* One worker parses and writes by turns; with two, a thread parses while the backend writes. */
+#define WORKERS_MAX 2
+
 typedef enum DuplicateKeys
 {
 	DUPLICATE_KEYS_KEEP_LAST,
@@ -27,7 +30,7 @@ extern int	dwh_duplicate_keys; /* a DuplicateKeys */
 extern int	dwh_fact_partition; /* a FactPartition */
 extern char *dwh_landing_directory; /* absolute path; "" = dwh_landing/<database oid> in the data directory */
 extern bool dwh_load_notices;
-extern int	dwh_load_workers;	/* 1 or 2 */
+extern int	dwh_load_workers;	/* 1 to WORKERS_MAX */
 extern int	dwh_max_archive_ratio;	/* 0 = no limit */
 extern int	dwh_max_archive_size;	/* MB; 0 = no limit */
 extern int	dwh_max_line_bytes;

@@ -246,6 +246,14 @@ values_are_storable(yyjson_doc *doc, bool may_hold_nul, Verdict *verdict)
 	return true;
 }
 
+int
+dwh_json_compare_keys(const char *left, size_t left_length, const char *right, size_t right_length)
+{
+	if (left_length != right_length)
+		return left_length < right_length ? -1 : 1;
+	return memcmp(left, right, left_length);
+}
+
 /* A NUL can only come from an escape; most lines have none at all, which is quickly seen. */
 static bool
 may_hold_nul(const char *text, size_t length)

@@ -29,6 +29,9 @@ extern yyjson_val *dwh_json_read_object(const char *text, size_t length, const y
 #define JSON_VAST_DIGITS 1000
 extern bool dwh_json_holds_vast_number(yyjson_val *object);
 
+/* jsonb's order of keys: shorter first, then by bytes (jsonb_util.c, lengthCompareJsonbString); 0 for equal ones. */
+extern int	dwh_json_compare_keys(const char *left, size_t left_length, const char *right, size_t right_length);
+
 /* Overwrites each \u escape that is half of a surrogate pair by one of a letter, in place; returns how many there were. */
 extern int	dwh_json_mend_lone_surrogates(char *text, size_t length);
 

@@ -16,6 +16,7 @@
 
 #include "compat.h"
 #include "ledger.h"
+#include "memory.h"
 #include "warehouse.h"
 
 /* A load is known as quarantined while nothing released it: force, or a larger dwh.max_reject_share. */
@@ -89,16 +90,6 @@ field(uint64 row, int column)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
 }
 
-static Datum
-bytes_datum(const void *data, size_t length)
-{
-	bytea	   *result = palloc(VARHDRSZ + length);
-
-	SET_VARSIZE(result, VARHDRSZ + length);
-	memcpy(VARDATA(result), data, length);
-	return PointerGetDatum(result);
-}
-
 int64
 dwh_ledger_next_id(void)
 {
@@ -165,7 +156,7 @@ dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
 	KnownLoad  *known;
 
 	for (int i = 0; i < head_count; i++)
-		elements[i] = bytes_datum(heads[i], DIGEST_BYTES);
+		elements[i] = dwh_memory_bytea(heads[i], DIGEST_BYTES);
 	values[0] = PointerGetDatum(construct_array(elements, head_count, BYTEAOID, -1, false, TYPALIGN_INT));
 	SPI_connect();
 	*count = (int) run(&find_heads, find_heads_query, values, NULL);
@@ -221,7 +212,7 @@ dwh_ledger_insert(const LoadRow *row)
 {
 	Datum		values[] = {
 		Int64GetDatum(row->load_id), CStringGetTextDatum(row->path),
-		bytes_datum(row->sha256, DIGEST_BYTES), bytes_datum(row->head, DIGEST_BYTES),
+		dwh_memory_bytea(row->sha256, DIGEST_BYTES), dwh_memory_bytea(row->head, DIGEST_BYTES),
 		Int64GetDatum(row->content_bytes), Int64GetDatum(row->bytes), Int64GetDatum(row->first_line),
 		Int64GetDatum(row->lines), Int64GetDatum(row->loaded), Int64GetDatum(row->rejected), Int64GetDatum(row->blank),
 		Int64GetDatum(row->held_back_bytes), BoolGetDatum(row->ends_open), BoolGetDatum(row->truncated),

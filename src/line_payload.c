@@ -19,7 +19,7 @@ dwh_line_rules(void)
 }
 
 static Jsonb *
-construct(ParsedLine *line, Verdict *verdict)
+construct(ParsedLine *line, LineRules rules, Verdict *verdict)
 {
 	switch (line->kind)
 	{
@@ -28,7 +28,7 @@ construct(ParsedLine *line, Verdict *verdict)
 		case PARSED_OBJECT:
 			return dwh_payload_from_json(line->object, &line->repeats_key);
 		case PARSED_LONG:
-			return dwh_payload_from_long_line(line, dwh_line_rules(), verdict);
+			return dwh_payload_from_long_line(line, rules, verdict);
 		case PARSED_REFUSED:
 			*verdict = *line->verdict;
 			break;
@@ -39,9 +39,9 @@ construct(ParsedLine *line, Verdict *verdict)
 }
 
 Jsonb *
-dwh_line_payload(ParsedLine *line, Verdict *verdict)
+dwh_line_payload(ParsedLine *line, LineRules rules, Verdict *verdict)
 {
-	Jsonb	   *payload = construct(line, verdict);
+	Jsonb	   *payload = construct(line, rules, verdict);
 
 	if (payload == NULL || !line->repeats_key || dwh_duplicate_keys == DUPLICATE_KEYS_KEEP_LAST)
 		return payload;

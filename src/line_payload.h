@@ -12,9 +12,9 @@
 extern LineRules dwh_line_rules(void);
 
 /*
- * The jsonb of a parsed line: the batch's own bytes, or palloc'd in the current context. NULL for a blank line, and with the
+ * The jsonb of a parsed line by the rules of its batch: the batch's own bytes, or palloc'd in the current context. NULL for a blank line, and with the
  * verdict filled where the line is refused. Sets altered and repeats_key of the line.
  */
-extern Jsonb *dwh_line_payload(ParsedLine *line, Verdict *verdict);
+extern Jsonb *dwh_line_payload(ParsedLine *line, LineRules rules, Verdict *verdict);
 
 #endif

@@ -178,7 +178,7 @@ take_line(LineSink *sink, LineBatch *batch, ParsedLine *line)
 {
 	MemoryContext caller = MemoryContextSwitchTo(sink->lines_context);
 	Verdict		verdict;
-	Jsonb	   *payload = dwh_line_payload(line, &verdict);
+	Jsonb	   *payload = dwh_line_payload(line, batch->rules, &verdict);
 
 	if (line->kind == PARSED_LONG && payload != NULL)
 		dwh_batch_drop_text(batch);	/* its jsonb may need six times as much */

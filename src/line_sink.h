@@ -24,7 +24,7 @@ typedef struct LoadOptions
 	bool		force;
 	bool		validate_only;	/* nothing is written or locked; limits are not applied */
 	bool		keep_events;	/* events are left in the typed store for staging */
-	int			workers;		/* 1 to WORKERS_MAX (parse_ahead.h) */
+	int			workers;		/* 1 to WORKERS_MAX (guc.h) */
 	bool		exclusive;		/* nobody else loads meanwhile (dwh_ledger_enter) */
 } LoadOptions;
 

@@ -24,6 +24,7 @@
 #include "ledger.h"
 #include "line_sink.h"
 #include "load.h"
+#include "memory.h"
 #include "parse_ahead.h"
 #include "typed_store.h"
 #include "warehouse.h"
@@ -70,12 +71,9 @@ parse_reject_limit(const char *text, LoadOptions *options)
 		options->reject_limit = (int64) value;
 }
 
-/* The number of workers: the argument, or the setting. */
 static int
-parse_workers(bool isnull, int32 workers)
+check_workers(int32 workers)
 {
-	if (isnull)
-		return dwh_load_workers;
 	if (workers < 1 || workers > WORKERS_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -102,7 +100,7 @@ options_of_call(FunctionCallInfo fcinfo)
 	}
 	options.force = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	options.validate_only = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	options.workers = parse_workers(PG_ARGISNULL(5), PG_ARGISNULL(5) ? 0 : PG_GETARG_INT32(5));
+	options.workers = PG_ARGISNULL(5) ? dwh_load_workers : check_workers(PG_GETARG_INT32(5));
 	return options;
 }
 
@@ -110,17 +108,14 @@ options_of_call(FunctionCallInfo fcinfo)
 static Datum
 reject_datum(TupleDesc descriptor, const KeptReject *reject)
 {
-	bytea	   *raw = palloc(VARHDRSZ + reject->length);
 	Datum		values[6];
 	bool		nulls[6] = {false};
 
-	SET_VARSIZE(raw, VARHDRSZ + reject->length);
-	memcpy(VARDATA(raw), reject->raw, reject->length);
 	values[0] = Int64GetDatum(reject->line_no);
 	values[1] = Int64GetDatum(reject->byte_offset);
 	values[2] = CStringGetTextDatum(dwh_reject_class_name(reject->verdict.class));
 	values[3] = CStringGetTextDatum(reject->verdict.message);
-	values[4] = PointerGetDatum(raw);
+	values[4] = dwh_memory_bytea(reject->raw, reject->length);
 	values[5] = Int64GetDatum(reject->full_length);
 	return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
 }

@@ -150,13 +150,6 @@ pad(LongLine *line)
 	return padding;
 }
 
-/* An entry, or every so often the offset of its end instead of its length. */
-static JEntry
-entry_of(JEntry type, uint32 index, uint32 length, uint32 end)
-{
-	return index % JB_OFFSET_STRIDE == 0 ? type | JENTRY_HAS_OFF | end : type | length;
-}
-
 /* The value that ends where data ends belongs to the container that is open. start: without padding. */
 static void
 end_value(LongLine *line, JEntry type, uint32 start, uint32 padding)
@@ -180,7 +173,7 @@ end_value(LongLine *line, JEntry type, uint32 start, uint32 padding)
 	if (level->count == level->size)
 		elog(ERROR, "an array has more elements than were counted");
 	put_uint32(line, entries + level->count * sizeof(JEntry),
-			   entry_of(type, level->count, end - start + padding, end - base));
+			   dwh_flat_entry(type, level->count, end - start + padding, end - base));
 	level->count++;
 }
 
@@ -203,7 +196,13 @@ open_level(LongLine *line, bool is_object)
 	put_uint32(line, level->start, size | JB_FARRAY);
 }
 
-/* jsonb's order of keys: shorter first, then by bytes; equal keys in the order of the text. */
+static int
+compare_keys(const char *keys, const LongMember *left, const LongMember *right)
+{
+	return dwh_json_compare_keys(keys + left->key, left->key_length, keys + right->key, right->key_length);
+}
+
+/* jsonb's order of keys; equal keys in the order of the text. */
 static int
 compare_members(const void *a, const void *b, void *argument)
 {
@@ -213,9 +212,7 @@ compare_members(const void *a, const void *b, void *argument)
 	int			order;
 
 	CHECK_FOR_INTERRUPTS();		/* all memory here belongs to contexts */
-	if (left->key_length != right->key_length)
-		return left->key_length < right->key_length ? -1 : 1;
-	order = memcmp(keys + left->key, keys + right->key, left->key_length);
+	order = compare_keys(keys, left, right);
 	return order != 0 ? order : left->position < right->position ? -1 : 1;
 }
 
@@ -229,8 +226,7 @@ sort_members(LongLine *line, LongMember *members, uint32 count)
 	for (uint32 i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (i + 1 == count || members[i].key_length != members[i + 1].key_length ||
-			memcmp(line->keys.data + members[i].key, line->keys.data + members[i + 1].key, members[i].key_length) != 0)
+		if (i + 1 == count || compare_keys(line->keys.data, &members[i], &members[i + 1]) != 0)
 			members[kept++] = members[i];
 	}
 	line->repeats_key |= kept < count;
@@ -250,7 +246,7 @@ write_keys(LongLine *line, uint32 start, const LongMember *members, uint32 count
 		CHECK_FOR_INTERRUPTS();
 		memcpy(line->data.data + base + end, line->keys.data + members[i].key, members[i].key_length);
 		end += members[i].key_length;
-		put_uint32(line, start + (1 + i) * sizeof(uint32), entry_of(JENTRY_ISSTRING, i, members[i].key_length, end));
+		put_uint32(line, start + (1 + i) * sizeof(uint32), dwh_flat_entry(JENTRY_ISSTRING, i, members[i].key_length, end));
 	}
 }
 
@@ -332,7 +328,7 @@ write_value_entries(LongLine *line, uint32 start, const LongMember *members, uin
 		CHECK_FOR_INTERRUPTS();
 		memset(line->data.data + at, 0, places[i] - at);
 		put_uint32(line, start + (1 + count + i) * sizeof(uint32),
-				   entry_of(members[i].type, count + i, end - at, end - base));
+				   dwh_flat_entry(members[i].type, count + i, end - at, end - base));
 		at = end;
 	}
 }

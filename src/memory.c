@@ -1,10 +1,11 @@
 /*
- * memory.c: a memory context lent to the bytes floor as a yyjson_alc.
+ * memory.c: a memory context lent to the bytes floor as a yyjson_alc, and bytes of it as a value.
  */
 #include "postgres.h"
 
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "memory.h"
 
 static void *
@@ -32,4 +33,14 @@ dwh_memory_allocator(MemoryContext context)
 	{
 		allocate, reallocate, release, context
 	};
+}
+
+Datum
+dwh_memory_bytea(const void *data, size_t length)
+{
+	bytea	   *result = palloc(VARHDRSZ + length);
+
+	SET_VARSIZE(result, VARHDRSZ + length);
+	memcpy(VARDATA(result), data, length);
+	return PointerGetDatum(result);
 }

@@ -129,12 +129,13 @@ wait_for_news(ParseAhead *parse)
 	return news;
 }
 
-LineBatch *
-dwh_parse_next(ParseAhead *parse)
+/* The next batch of the thread, which is fed on the way; NULL at the end. */
+static LineBatch *
+next_of_parser(ParseAhead *parse)
 {
-	CHECK_FOR_INTERRUPTS();
-	while (parse->parser != NULL)
+	for (;;)
 	{
+		CHECK_FOR_INTERRUPTS();
 		switch (wait_for_news(parse))
 		{
 			case PARSER_WANTS_BYTES:
@@ -153,8 +154,15 @@ dwh_parse_next(ParseAhead *parse)
 			case PARSER_NO_NEWS:
 				break;
 		}
-		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+LineBatch *
+dwh_parse_next(ParseAhead *parse)
+{
+	if (parse->parser != NULL)
+		return next_of_parser(parse);
+	CHECK_FOR_INTERRUPTS();
 	return dwh_batch_fill(&parse->batch, &parse->reader) ? &parse->batch : NULL;
 }
 

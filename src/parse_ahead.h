@@ -8,9 +8,6 @@
 #include "digest.h"
 #include "source.h"
 
-/* One worker parses and writes by turns; with two, a thread parses while the backend writes. */
-#define WORKERS_MAX 2
-
 typedef struct ParseAhead ParseAhead;
 
 /*

@@ -78,7 +78,7 @@ dwh_parse_line(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &descriptor) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	line = parse_line(VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text));
-	payload = dwh_line_payload(line, &verdict);
+	payload = dwh_line_payload(line, dwh_line_rules(), &verdict);
 	if (payload != NULL)
 	{
 		values[0] = JsonbPGetDatum(payload);

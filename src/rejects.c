@@ -10,6 +10,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "memory.h"
 #include "rejects.h"
 
 static const char *const columns[] = {
@@ -27,20 +28,16 @@ dwh_rejects_put(TableWriter *writer, const RejectPlace *place, const Verdict *ve
 				uint64 full_length)
 {
 	MemoryContext caller = MemoryContextSwitchTo(dwh_writer_batch_context(writer));
-	size_t		kept = Min(length, REJECT_RAW_BYTES);
-	bytea	   *bytes = palloc(VARHDRSZ + kept);
 	Datum		values[9];
 	bool		nulls[9] = {false};
 
-	SET_VARSIZE(bytes, VARHDRSZ + kept);
-	memcpy(VARDATA(bytes), raw, kept);
 	values[0] = Int64GetDatum(place->load_id);
 	values[1] = Int64GetDatum(place->line_no);
 	values[2] = Int64GetDatum(place->byte_offset);
 	values[3] = CStringGetTextDatum(place->stage);
 	values[4] = CStringGetTextDatum(dwh_reject_class_name(verdict->class));
 	values[5] = CStringGetTextDatum(verdict->message);
-	values[6] = PointerGetDatum(bytes);
+	values[6] = dwh_memory_bytea(raw, Min(length, REJECT_RAW_BYTES));
 	values[7] = Int64GetDatum((int64) full_length);
 	values[8] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	MemoryContextSwitchTo(caller);
