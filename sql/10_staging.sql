@@ -1,6 +1,7 @@
 -- 10_staging.sql: raw.user_events -> staging.user_events: types, validation, identity, dedupe.
 --
--- Invariant: loaded = staged + replayed + conflicting + stage_rejected + forgotten, for each load.
+-- Invariants: loaded = staged + replayed + conflicting + stage_rejected + forgotten, for each load; every event_id is staged once,
+-- whatever the partitions; ops.event_filter holds every event_id that was staged.
 -- Repeats are harmless: a load that was staged is not staged again (ops.loads.staged_at).
 
 CREATE TYPE dwh.parsed_event AS (
@@ -123,21 +124,134 @@ $$;
 COMMENT ON FUNCTION dwh._is_poisoned(bigint, bigint) IS
 'True if so many of the counted (non-blank) lines are refused that the load is to be quarantined.';
 
-CREATE FUNCTION dwh._stage_load(
-    load_id bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint, OUT rejected bigint)
+-- Noun: where the events with these ids are that were accepted before; the rest have no row. Most have the time that they
+-- had, so their own partition is asked first. OFFSET 0 keeps it a look-up by key: it costs by the ids, never by the history.
+CREATE FUNCTION dwh._known_events(ids uuid[], times timestamptz[])
+RETURNS TABLE ("position" bigint, load_id bigint, line_no bigint)
+LANGUAGE sql STABLE ROWS 1000 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT u.position, k.load_id, k.line_no
+      FROM unnest(ids, times) WITH ORDINALITY AS u (id, event_time, position)
+     CROSS JOIN LATERAL (
+            SELECT s.load_id, s.line_no FROM staging.user_events AS s WHERE s.event_id = u.id AND s.event_time = u.event_time
+             UNION ALL
+            SELECT s.load_id, s.line_no FROM staging.user_events AS s WHERE s.event_id = u.id
+             UNION ALL
+            SELECT f.load_id, f.line_no FROM marts.fact_user_events AS f WHERE f.event_id = u.id
+             LIMIT 1 OFFSET 0) AS k
+$$;
+COMMENT ON FUNCTION dwh._known_events(uuid[], timestamptz[]) IS
+'The load and line of the events that were accepted with these ids, by position in the array; times are those they come with now.';
+
+CREATE FUNCTION dwh._fingerprint(payload jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT encode(sha256(convert_to(payload::text, 'UTF8')), 'hex')
+$$;
+COMMENT ON FUNCTION dwh._fingerprint(jsonb) IS 'SHA-256 of a payload as jsonb prints it, in hexadecimal: equal for equal payloads with numbers written alike.';
+
+CREATE FUNCTION dwh._is_kept_event(event_id uuid, payload jsonb) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    SELECT EXISTS (
+        SELECT FROM staging.user_events AS s
+         WHERE s.event_id = _is_kept_event.event_id
+           AND (s.event_time, s.event_type, s.user_id, s.session_id, s.product_id, s.device, s.country, s.category, s.brand,
+                s.price, s.revenue, s.quantity, s.attributes)
+               IS NOT DISTINCT FROM (e.event_time, e.event_type, e.user_id, e.session_id, e.product_id, e.device, e.country,
+                e.category, e.brand, e.price, e.revenue, e.quantity, e.attributes))
+        OR EXISTS (
+        SELECT FROM marts.fact_user_events AS f
+          JOIN marts.dim_user AS d ON d.user_key = f.user_key
+          JOIN marts.dim_product AS p ON p.product_key = f.product_key
+         WHERE f.event_id = _is_kept_event.event_id
+           AND NOT EXISTS (SELECT FROM staging.user_events AS s WHERE s.event_id = _is_kept_event.event_id)
+           AND (f.event_time, f.event_type, d.user_id, f.session_id, p.product_id, f.price, f.revenue, f.quantity, f.attributes)
+               IS NOT DISTINCT FROM (e.event_time, e.event_type, e.user_id, e.session_id, coalesce(e.product_id, ''), e.price,
+                e.revenue, e.quantity, e.attributes))
+      FROM dwh.parse_event(_is_kept_event.payload) AS e
+$$;
+COMMENT ON FUNCTION dwh._is_kept_event(uuid, jsonb) IS
+'True if the event that was accepted with that id says the same as this payload, by the columns that staging, or else the facts, hold of it: where raw was trimmed, its payload is gone.';
+
+CREATE FUNCTION dwh._judge_repeats(
+    load_id bigint, ids uuid[], line_nos bigint[], kept_load_ids bigint[], kept_line_nos bigint[],
+    OUT replayed bigint, OUT conflicting bigint)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+    WITH compared AS MATERIALIZED (
+        SELECT p.*, sent.payload, kept.payload AS kept_payload,
+               CASE WHEN kept.payload IS NULL THEN dwh._is_kept_event(p.event_id, sent.payload)
+                    ELSE sent.payload = kept.payload END AS is_replay
+          FROM unnest(ids, line_nos, kept_load_ids, kept_line_nos) AS p (event_id, line_no, kept_load_id, kept_line_no)
+         CROSS JOIN LATERAL (SELECT r.payload FROM raw.user_events AS r
+               WHERE r.load_id = _judge_repeats.load_id AND r.line_no = p.line_no OFFSET 0) AS sent
+          LEFT JOIN LATERAL (SELECT r.payload FROM raw.user_events AS r
+               WHERE r.load_id = p.kept_load_id AND r.line_no = p.kept_line_no OFFSET 0) AS kept ON true),
+    conflicts AS (
+        INSERT INTO ops.event_conflicts (load_id, line_no, event_id, kept_load_id, kept_line_no, payload, fingerprint, kept_fingerprint)
+        SELECT _judge_repeats.load_id, c.line_no, c.event_id, c.kept_load_id, c.kept_line_no, c.payload,
+               dwh._fingerprint(c.payload), dwh._fingerprint(c.kept_payload)
+          FROM compared AS c WHERE NOT c.is_replay)
+    SELECT count(*) FILTER (WHERE c.is_replay), count(*) FILTER (WHERE NOT c.is_replay) FROM compared AS c
+$$;
+COMMENT ON FUNCTION dwh._judge_repeats(bigint, uuid[], bigint[], bigint[], bigint[]) IS
+'Tells replays from conflicts among lines of a load whose event_id was accepted before, by the payloads as jsonb values, keeps the conflicts in ops.event_conflicts, and returns the counts.';
+
+CREATE FUNCTION dwh._forget_lines(load_id bigint, line_nos bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM raw.user_events AS r WHERE r.load_id = _forget_lines.load_id AND r.line_no = ANY (line_nos)
+$$;
+COMMENT ON FUNCTION dwh._forget_lines(bigint, bigint[]) IS 'Takes lines of a load out of raw: of erased users, and older than the facts go back.';
+
+CREATE FUNCTION dwh._reject_late(load_id bigint, line_nos bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
+    INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes)
+    SELECT r.load_id, r.line_no, r.byte_offset, 'stage', 'out_of_range',
+           format('event_time is before %s, where the history in staging begins (dwh.drop_before)', w.staging_since),
+           substring(t.bytes FOR 4096), octet_length(t.bytes)
+      FROM raw.user_events AS r
+     CROSS JOIN ops.warehouse AS w
+     CROSS JOIN LATERAL (SELECT convert_to(r.payload::text, 'UTF8') AS bytes) AS t
+     WHERE r.load_id = _reject_late.load_id AND r.line_no = ANY (line_nos)
+$$;
+COMMENT ON FUNCTION dwh._reject_late(bigint, bigint[]) IS
+'Keeps events of a load in ops.rejects that are from before what drop_before() left of staging, as out_of_range.';
+
+CREATE FUNCTION dwh._fill_event_filter() RETURNS bigint
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_fill_event_filter';
+COMMENT ON FUNCTION dwh._fill_event_filter() IS 'Puts every event_id of staging and facts into ops.event_filter; returns how many.';
+
+CREATE FUNCTION dwh._rebuild_event_filter() RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM dwh._lock_pipeline();
+    DELETE FROM ops.event_filter;
+    RETURN dwh._fill_event_filter();
+END
+$$;
+COMMENT ON FUNCTION dwh._rebuild_event_filter() IS
+'Makes ops.event_filter anew from staging and facts, for who restored or changed them by hand; returns the number of events.';
+
+CREATE TYPE dwh.stage_counts AS (
+    staged bigint,
+    replayed bigint,
+    conflicting bigint,
+    rejected bigint,
+    forgotten bigint,
+    first_event timestamptz,
+    last_event timestamptz);
+COMMENT ON TYPE dwh.stage_counts IS 'What became of the events that were to be staged, and the bounds of the event_time of those that were.';
+
+CREATE FUNCTION dwh._stage_load(load_id bigint) RETURNS dwh.stage_counts
 LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_stage_load';
 COMMENT ON FUNCTION dwh._stage_load(bigint) IS
-'Writes the events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts; returns the counts.';
+'Writes the events of one load into staging, refused ones into ops.rejects, conflicting ones into ops.event_conflicts, takes forgotten ones out of raw; returns the counts.';
 
-CREATE FUNCTION dwh._stage_lines(
-    load_id bigint, line_nos bigint[], OUT staged bigint, OUT replayed bigint, OUT conflicting bigint, OUT rejected bigint)
+CREATE FUNCTION dwh._stage_lines(load_id bigint, line_nos bigint[]) RETURNS dwh.stage_counts
 LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_stage_lines';
 COMMENT ON FUNCTION dwh._stage_lines(bigint, bigint[]) IS 'The same for these lines of a load, none of which is staged yet.';
 
-CREATE FUNCTION dwh._reject_load(load_id bigint) RETURNS bigint
+CREATE FUNCTION dwh._reject_load(load_id bigint) RETURNS dwh.stage_counts
 LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_reject_load';
 COMMENT ON FUNCTION dwh._reject_load(bigint) IS
-'Keeps the events of a load that staging refuses in ops.rejects, and stages nothing; returns how many there are.';
+'Stages nothing of a load: keeps the events that staging refuses in ops.rejects, takes forgotten ones out of raw; returns the counts.';
 
 CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
@@ -147,7 +261,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     load record;
-    counts record;
+    counts dwh.stage_counts;
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(stage_events.load_id);
@@ -173,10 +287,13 @@ BEGIN
             conflicting := conflicting + counts.conflicting;
             UPDATE ops.loads AS l
                SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
-                   stage_rejected = counts.rejected, staged_at = clock_timestamp()
+                   stage_rejected = counts.rejected, forgotten = l.forgotten + counts.forgotten,
+                   first_event = counts.first_event, last_event = counts.last_event, staged_at = clock_timestamp()
              WHERE l.load_id = load.load_id;
         EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
-            UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = dwh._reject_load(load.load_id)
+            counts := dwh._reject_load(load.load_id);
+            UPDATE ops.loads AS l
+               SET status = 'quarantined', stage_rejected = counts.rejected, forgotten = l.forgotten + counts.forgotten
              WHERE l.load_id = load.load_id;
             quarantined := quarantined + 1;
         END;

@@ -3,6 +3,9 @@
 -- Invariant: dim_user is a function of all observations in the order of (event_time, event_id), whatever order they
 -- arrived in: dwh.user_versions() EXCEPT ALL the table, both ways, is empty.
 -- Repeats are harmless: a load that was applied is not applied again (ops.loads.users_at), and would change nothing.
+-- Cost: the events of the loads, the versions of their users, and of users with a late event what staging holds of them from
+-- that event on. Nothing that grows with the history is read: ops.loads says until when there are events of other loads, so
+-- most users need no look-up at all, and the rest are looked up by key (OFFSET 0 keeps the planner from anything else).
 
 CREATE FUNCTION dwh._last_known(state anyelement, value anyelement) RETURNS anyelement
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'dwh_last_known';
@@ -42,10 +45,16 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages =
 DECLARE
     observations bigint;
     taken text;
+    first_event timestamptz;     -- of these loads
+    last_event timestamptz;
+    others_until timestamptz;    -- no event of another load is later; NULL = there is none
 BEGIN
+    SELECT min(l.first_event) FILTER (WHERE l.load_id = ANY (load_ids)), max(l.last_event) FILTER (WHERE l.load_id = ANY (load_ids)),
+           max(l.last_event) FILTER (WHERE l.load_id <> ALL (load_ids))
+      INTO first_event, last_event, others_until FROM ops.loads AS l;
     SELECT c.relname INTO taken FROM pg_class AS c
      WHERE c.relnamespace = pg_my_temp_schema()
-       AND c.relname IN ('dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version') LIMIT 1;
+       AND c.relname IN ('dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version', 'dwh_moved_fact') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'a temporary object of this session has the name "%"', taken
             USING ERRCODE = 'duplicate_table',
@@ -53,8 +62,9 @@ BEGIN
                   HINT = 'Drop or rename the object, or call in another session.';
     END IF;
     CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
-    SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations
-      FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids) GROUP BY s.user_id;
+    SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations, coalesce(min(s.event_time) <= others_until, false) AS is_late
+      FROM staging.user_events AS s
+     WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN first_event AND last_event GROUP BY s.user_id;
     SELECT coalesce(sum(u.observations), 0) INTO observations FROM pg_temp.dwh_changed_user AS u;
     ANALYZE pg_temp.dwh_changed_user;
 
@@ -69,8 +79,16 @@ BEGIN
     CREATE TEMPORARY TABLE dwh_new_version ON COMMIT DROP AS
     WITH observed AS (
         SELECT s.user_id, s.event_time, s.event_id, s.device, s.country
+          FROM staging.user_events AS s
+         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN first_event AND last_event
+         UNION ALL
+        SELECT u.user_id, h.event_time, h.event_id, h.device, h.country
           FROM pg_temp.dwh_changed_user AS u
-          JOIN staging.user_events AS s ON s.user_id = u.user_id AND s.event_time >= u.since
+         CROSS JOIN LATERAL (
+               SELECT s.event_time, s.event_id, s.device, s.country FROM staging.user_events AS s
+                WHERE s.user_id = u.user_id AND s.event_time >= u.since AND s.event_time <= others_until
+                  AND s.load_id <> ALL (load_ids) OFFSET 0) AS h
+         WHERE u.is_late
          UNION ALL
         SELECT o.user_id, o.valid_from, '00000000-0000-0000-0000-000000000000'::uuid, o.device, o.country
           FROM pg_temp.dwh_old_version AS o WHERE o.valid_from < o.since),
@@ -167,27 +185,38 @@ END
 $$;
 COMMENT ON FUNCTION dwh._write_versions() IS 'Writes the difference between old and new versions of the work tables into marts.dim_user; returns what it did.';
 
+-- Work table dwh_moved_fact: the facts where another version is valid now, in the intersections of old and new versions with
+-- different keys. Later than the last fact there is nothing to look up, which spares all users without a late event.
+CREATE FUNCTION dwh._collect_moved_facts() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+DECLARE
+    facts_until timestamptz := (SELECT max(l.last_event) FROM ops.loads AS l WHERE l.facts <> 0);
+BEGIN
+    CREATE TEMPORARY TABLE dwh_moved_fact ON COMMIT DROP AS
+    SELECT h.event_id, h.event_time, o.user_key AS old_key, n.user_key AS new_key
+      FROM pg_temp.dwh_old_version AS o
+      JOIN pg_temp.dwh_new_version AS n ON n.user_id = o.user_id AND n.user_key <> o.user_key
+       AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)
+     CROSS JOIN LATERAL (
+           SELECT s.event_id, s.event_time, s.load_id FROM staging.user_events AS s
+            WHERE s.user_id = o.user_id AND s.event_time >= greatest(o.valid_from, n.valid_from)
+              AND s.event_time < coalesce(least(o.valid_to, n.valid_to), 'infinity') AND s.event_time <= facts_until OFFSET 0) AS h
+      JOIN ops.loads AS l ON l.load_id = h.load_id AND l.facts <> 0   -- also where some events still wait for theirs
+     WHERE greatest(o.valid_from, n.valid_from) <= facts_until;
+    ANALYZE pg_temp.dwh_moved_fact;
+END
+$$;
+COMMENT ON FUNCTION dwh._collect_moved_facts() IS 'Makes the work table of the facts inside changed intervals of the versions, with the key that they have and should have.';
+
 CREATE FUNCTION dwh._repoint_facts() RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     repointed bigint;
 BEGIN
-    -- Where another version is valid now: the intersections of old and new versions with different keys.
-    WITH moved AS MATERIALIZED (
-        SELECT o.user_id, o.user_key AS old_key, n.user_key AS new_key,
-               greatest(o.valid_from, n.valid_from) AS since, least(o.valid_to, n.valid_to) AS until
-          FROM pg_temp.dwh_old_version AS o
-          JOIN pg_temp.dwh_new_version AS n ON n.user_id = o.user_id AND n.user_key <> o.user_key
-           AND (o.valid_to IS NULL OR n.valid_from < o.valid_to) AND (n.valid_to IS NULL OR o.valid_from < n.valid_to)),
-    affected AS MATERIALIZED (
-        SELECT s.event_id, s.event_time, m.old_key, m.new_key
-          FROM moved AS m
-          JOIN staging.user_events AS s ON s.user_id = m.user_id AND s.event_time >= m.since
-           AND (m.until IS NULL OR s.event_time < m.until)
-          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.facts <> 0)   -- also where some events still wait for theirs
-    UPDATE marts.fact_user_events AS f SET user_key = a.new_key
-      FROM affected AS a
-     WHERE f.event_id = a.event_id AND f.event_time = a.event_time AND f.user_key = a.old_key;
+    -- by key: other joins would read all facts
+    UPDATE marts.fact_user_events AS f SET user_key = m.new_key
+      FROM pg_temp.dwh_moved_fact AS m
+     WHERE f.event_id = m.event_id AND f.event_time = m.event_time AND f.user_key = m.old_key;
     GET DIAGNOSTICS repointed = ROW_COUNT;
     RETURN repointed;
 END
@@ -217,8 +246,9 @@ BEGIN
     written := dwh._write_versions();
     opened := written.opened; closed := written.closed; split := written.split; moved := written.moved;
     removed := written.removed;
+    PERFORM dwh._collect_moved_facts();
     repointed := dwh._repoint_facts();
-    DROP TABLE pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version, pg_temp.dwh_moved_version;
+    DROP TABLE pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version, pg_temp.dwh_moved_version, pg_temp.dwh_moved_fact;
     UPDATE ops.loads AS l SET users_at = clock_timestamp() WHERE l.load_id = ANY (load_ids);
 END
 $$;

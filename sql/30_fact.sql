@@ -23,88 +23,20 @@ COMMENT ON FUNCTION dwh.resolved_facts(bigint) IS
 
 CREATE FUNCTION dwh.fact_partitions()
 RETURNS TABLE (partition regclass, since timestamptz, until timestamptz)
-LANGUAGE sql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET jit = off AS $$
-    SELECT c.oid::pg_catalog.regclass,
-           COALESCE((pg_catalog.regexp_match(b.bound, 'FROM \(''([^'']*)''\)'))[1]::pg_catalog.timestamptz, '-infinity'),
-           COALESCE((pg_catalog.regexp_match(b.bound, 'TO \(''([^'']*)''\)'))[1]::pg_catalog.timestamptz, 'infinity')
-      FROM pg_catalog.pg_inherits AS i
-      JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-     CROSS JOIN LATERAL pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS b (bound)
-     WHERE i.inhparent = pg_catalog.to_regclass('marts.fact_user_events')
-     ORDER BY 2
+LANGUAGE sql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.* FROM dwh._partitions('marts.fact_user_events') AS p
 $$;
 COMMENT ON FUNCTION dwh.fact_partitions() IS
 'The partitions of marts.fact_user_events with their half-open intervals of event_time. Returns one row a partition, none without a warehouse. Errors: none. Reads only.';
 
--- Noun: the partitions that the events of these loads still need: a month (or day) of dwh.fact_partition where nothing of
--- it is there, the single days where some are.
-CREATE FUNCTION dwh._missing_partitions(load_ids bigint[]) RETURNS TABLE (unit text, since timestamptz)
-LANGUAGE sql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET jit = off AS $$
-    WITH present AS MATERIALIZED (SELECT p.since, p.until FROM dwh.fact_partitions() AS p),
-    days AS (
-        SELECT DISTINCT date_trunc('day', s.event_time) AS day FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids)),
-    uncovered AS (
-        SELECT d.day, date_trunc(dwh._setting('fact_partition'), d.day) AS start FROM days AS d
-         WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.since <= d.day AND d.day < p.until)),
-    starts AS (
-        SELECT u.start, EXISTS (SELECT FROM present AS p
-               WHERE p.until > u.start AND p.since < u.start + ('1 ' || dwh._setting('fact_partition'))::interval) AS is_broken
-          FROM uncovered AS u GROUP BY u.start)
-    SELECT DISTINCT CASE WHEN t.is_broken THEN 'day' ELSE dwh._setting('fact_partition') END,
-           CASE WHEN t.is_broken THEN u.day ELSE u.start END
-      FROM uncovered AS u JOIN starts AS t ON t.start = u.start
-     ORDER BY 2
-$$;
-COMMENT ON FUNCTION dwh._missing_partitions(bigint[]) IS 'The partitions of marts.fact_user_events that the events of these loads still need: month or day, and its start.';
-
-CREATE FUNCTION dwh._make_fact_partition(unit text, since timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
-SET client_min_messages = warning AS $$
-DECLARE
-    until timestamptz := since + ('1 ' || unit)::interval;
-    name text := 'fact_user_events_' || to_char(since, CASE unit WHEN 'day' THEN 'YYYY_MM_DD' ELSE 'YYYY_MM' END)
-                 || CASE WHEN extract(year FROM since) < 0 THEN '_bc' ELSE '' END;
-BEGIN
-    -- attached, not created as a partition: that would lock out every reader of the facts until commit
-    EXECUTE format('CREATE TABLE marts.%I (LIKE marts.fact_user_events INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS, PRIMARY KEY (event_id))', name);
-    EXECUTE format('CREATE INDEX ON marts.%I USING brin (load_id) WITH (autosummarize = on)', name);
-    EXECUTE format('COMMENT ON TABLE marts.%I IS %L', name, format('Facts from %s until %s.', since, until));
-    EXECUTE format('ALTER TABLE marts.fact_user_events ATTACH PARTITION marts.%I FOR VALUES FROM (%L) TO (%L)', name, since, until);
-END
-$$;
-COMMENT ON FUNCTION dwh._make_fact_partition(text, timestamptz) IS
-'Makes a partition of marts.fact_user_events: a month or a day from then on. Needs the pipeline''s lock.';
-
+-- Staging has its partitions by then, but the facts' may have been dropped by hand, or be days where staging has months.
 CREATE FUNCTION dwh._make_fact_partitions(load_ids bigint[]) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    missing record;
-    made bigint := 0;
-    wanted bigint := 0;
-    -- a new partition takes locks on its table, toast table, indexes and constraints, about eight of them, until commit
-    possible bigint := current_setting('max_locks_per_transaction')::bigint
-        * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint) / 8;
-BEGIN
-    IF cardinality(load_ids) > 0 THEN
-        SELECT count(*) INTO wanted FROM dwh._missing_partitions(load_ids);
-    END IF;
-    IF wanted = 0 THEN
-        RETURN 0;
-    ELSIF wanted > possible THEN
-        RAISE EXCEPTION 'the events of one call need too many new partitions'
-            USING ERRCODE = 'configuration_limit_exceeded',
-                  DETAIL = format('They need %s new partitions of marts.fact_user_events; about %s can be made in one transaction.', wanted, possible),
-                  HINT = 'SET dwh.fact_partition = ''month'', load fewer files at once, or raise max_locks_per_transaction.';
-    END IF;
-    FOR missing IN SELECT m.* FROM dwh._missing_partitions(load_ids) AS m LOOP
-        PERFORM dwh._make_fact_partition(missing.unit, missing.since);
-        made := made + 1;
-    END LOOP;
-    RETURN made;
-END
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+    SELECT dwh._make_partitions('marts.fact_user_events', ARRAY(
+        SELECT DISTINCT date_trunc('day', s.event_time) FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids)))
 $$;
 COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[]) IS
-'Makes the partitions that the events of these loads need; returns how many. 53400 where the lock table cannot hold them all.';
+'Makes the partitions of the facts that the events of these loads need and do not have; returns how many. 53400 where the lock table cannot hold them all.';
 
 CREATE FUNCTION dwh._append_facts(load_id bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

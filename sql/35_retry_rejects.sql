@@ -107,7 +107,7 @@ DECLARE
     line_nos bigint[];
     event_nos bigint[];
     blank_before bigint := (SELECT l.blank FROM ops.loads AS l WHERE l.load_id = _retry_load.load_id);
-    refused bigint := 0;   -- of the lines that are objects now
+    counts dwh.stage_counts;   -- of the lines that are objects now
 BEGIN
     SELECT count(*) FILTER (WHERE k.is_kept), count(*) FILTER (WHERE NOT k.is_kept) INTO retried, not_kept
       FROM ops.rejects AS j
@@ -123,15 +123,17 @@ BEGIN
     IF loaded + cardinality(event_nos) = 0 THEN
         RETURN;
     ELSIF is_staged THEN   -- stage_events() does all lines of another
-        SELECT s.staged, s.replayed, s.conflicting, s.rejected INTO staged, replayed, conflicting, refused
-          FROM dwh._stage_lines(_retry_load.load_id, line_nos || event_nos) AS s;
-        still_rejected := still_rejected + refused;
+        counts := dwh._stage_lines(_retry_load.load_id, line_nos || event_nos);
+        staged := counts.staged; replayed := counts.replayed; conflicting := counts.conflicting;
+        still_rejected := still_rejected + counts.rejected;
     END IF;
     UPDATE ops.loads AS l
        SET loaded = l.loaded + _retry_load.loaded, rejected = l.rejected - _retry_load.loaded,
            staged = l.staged + _retry_load.staged, replayed = l.replayed + _retry_load.replayed,
            conflicting = l.conflicting + _retry_load.conflicting,
-           stage_rejected = l.stage_rejected - cardinality(event_nos) + refused,
+           stage_rejected = l.stage_rejected - cardinality(event_nos) + coalesce(counts.rejected, 0),
+           forgotten = l.forgotten + coalesce(counts.forgotten, 0),
+           first_event = least(l.first_event, counts.first_event), last_event = greatest(l.last_event, counts.last_event),
            users_at = CASE WHEN _retry_load.staged = 0 THEN l.users_at END,
            products_at = CASE WHEN _retry_load.staged = 0 THEN l.products_at END,
            facts_at = CASE WHEN _retry_load.staged = 0 THEN l.facts_at END,

@@ -22,6 +22,14 @@
 	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
 #endif
 
+/* 18 asks whether the order is reversed, earlier versions for the btree's strategy */
+#if PG_VERSION_NUM >= 180000
+#define dwh_prepare_index_sort(index, is_reverse, sort) PrepareSortSupportFromIndexRel(index, is_reverse, sort)
+#else
+#define dwh_prepare_index_sort(index, is_reverse, sort) \
+	PrepareSortSupportFromIndexRel(index, (is_reverse) ? BTGreaterStrategyNumber : BTLessStrategyNumber, sort)
+#endif
+
 /* 16 lets numeric input take one exponent more, which only a zero can have */
 #if PG_VERSION_NUM >= 160000
 #define DWH_MAX_EXPONENT (INT32_MAX / 2)

@@ -28,6 +28,7 @@
 #include "utils/rls.h"
 
 #include "compat.h"
+#include "index_entries.h"
 #include "warehouse.h"
 #include "writer.h"
 
@@ -43,6 +44,7 @@ struct TableWriter
 	Relation	relation;
 	EState	   *estate;
 	ResultRelInfo *target;
+	IndexEntries *entries;		/* of the rows that are in the table; NULL: one_by_one */
 	BulkInsertState bulk;
 	bool		one_by_one;
 	int			column_count;
@@ -134,6 +136,12 @@ dwh_writer_check(const char *schema, const char *table)
 TableWriter *
 dwh_writer_open(const char *schema, const char *table, const char *const *columns)
 {
+	return dwh_writer_open_partition(schema, table, InvalidOid, columns);
+}
+
+TableWriter *
+dwh_writer_open_partition(const char *schema, const char *table, Oid partition, const char *const *columns)
+{
 	Oid			table_oid = dwh_warehouse_table(schema, table);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dwh writer", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
@@ -144,7 +152,7 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 	check_permissions(table_oid, schema, table);
 	writer->writer_context = context;
 	writer->batch_context = AllocSetContextCreate(context, "dwh batch", ALLOCSET_DEFAULT_SIZES);
-	writer->relation = table_open(table_oid, RowExclusiveLock);
+	writer->relation = table_open(OidIsValid(partition) ? partition : table_oid, RowExclusiveLock);
 	check_kind(writer->relation);
 	writer->estate = CreateExecutorState();
 	writer->target = makeNode(ResultRelInfo);
@@ -155,7 +163,10 @@ dwh_writer_open(const char *schema, const char *table, const char *const *column
 	if (writer->one_by_one)
 		AfterTriggerBeginQuery();
 	else
+	{
 		writer->bulk = GetBulkInsertState();
+		writer->entries = dwh_index_entries_open(writer->target, writer->estate);
+	}
 	map_columns(writer, columns);
 	prepare_defaults(writer);
 	MemoryContextSwitchTo(caller);
@@ -197,14 +208,14 @@ insert_batch(TableWriter *writer)
 	table_multi_insert(writer->relation, writer->slots, writer->waiting, GetCurrentCommandId(true), 0, writer->bulk);
 	for (int i = 0; i < writer->waiting; i++)
 	{
-		if (writer->target->ri_NumIndices > 0)
-			list_free(dwh_insert_index_tuples(writer->target, writer->slots[i], writer->estate));
+		dwh_index_entries_put(writer->entries, writer->slots[i]);
 		ExecClearTuple(writer->slots[i]);
 	}
 }
 
-void
-dwh_writer_flush(TableWriter *writer)
+/* The rows of the batch go into the table; their index entries may wait for those of others. */
+static void
+end_batch(TableWriter *writer)
 {
 	CHECK_FOR_INTERRUPTS();
 	if (writer->waiting > 0 && !writer->one_by_one)
@@ -212,6 +223,14 @@ dwh_writer_flush(TableWriter *writer)
 	writer->waiting = 0;
 	ResetPerTupleExprContext(writer->estate);
 	MemoryContextReset(writer->batch_context);
+}
+
+void
+dwh_writer_flush(TableWriter *writer)
+{
+	end_batch(writer);
+	if (writer->entries != NULL)
+		dwh_index_entries_flush(writer->entries);
 }
 
 static void
@@ -257,7 +276,7 @@ dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls)
 		writer->waiting++;
 	}
 	if (writer->waiting == BATCH_ROWS || MemoryContextMemAllocated(writer->batch_context, false) > BATCH_BYTES)
-		dwh_writer_flush(writer);
+		end_batch(writer);
 }
 
 void
@@ -272,7 +291,10 @@ dwh_writer_close(TableWriter *writer)
 		ExecResetTupleTable(writer->estate->es_tupleTable, false);
 	}
 	else
+	{
 		FreeBulkInsertState(writer->bulk);
+		dwh_index_entries_close(writer->entries);
+	}
 	for (int i = 0; i < BATCH_ROWS && writer->slots[i] != NULL; i++)
 		ExecDropSingleTupleTableSlot(writer->slots[i]);
 	ExecCloseIndices(writer->target);

@@ -15,10 +15,13 @@ extern void dwh_writer_check(const char *schema, const char *table);
  */
 extern TableWriter *dwh_writer_open(const char *schema, const char *table, const char *const *columns);
 
+/* The same for one partition of the table, which is open to whom the table is. */
+extern TableWriter *dwh_writer_open_partition(const char *schema, const char *table, Oid partition, const char *const *columns);
+
 /* True if rows are stored as they are put: the table has no trigger that could change them, and no generated column. */
 extern bool dwh_writer_is_plain(const TableWriter *writer);
 
-/* The context for datums of rows that are put: reset when the batch is flushed. */
+/* The context for datums of rows that are put: reset when the batch is written. */
 extern MemoryContext dwh_writer_batch_context(TableWriter *writer);
 
 /*
@@ -27,7 +30,7 @@ extern MemoryContext dwh_writer_batch_context(TableWriter *writer);
  */
 extern Datum dwh_writer_compress(TableWriter *writer, int column, void *value);
 
-/* Adds a row: one value and null flag a column, in the order of the list. May flush. */
+/* Adds a row: one value and null flag a column, in the order of the list. May write the batch, and some index entries. */
 extern void dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls);
 
 /* Writes what is waiting: it is visible to the next command then. */

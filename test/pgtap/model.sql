@@ -43,7 +43,7 @@ SELECT col_type_is(c.schema::name, c.relation::name, c.name::name, c.type, forma
     ('ops', 'event_conflicts', 'kept_line_no', 'bigint'), ('ops', 'event_conflicts', 'payload', 'jsonb')) AS c (schema, relation, name, type);
 
 SELECT col_is_pk(k.schema::name, k.relation::name, k.columns, format('key of %s.%s', k.schema, k.relation))
-  FROM (VALUES ('raw', 'user_events', '{load_id,line_no}'::name[]), ('staging', 'user_events', '{event_id}'), ('marts', 'dim_user', '{user_key}'),
+  FROM (VALUES ('raw', 'user_events', '{load_id,line_no}'::name[]), ('marts', 'dim_user', '{user_key}'),
                ('marts', 'dim_product', '{product_key}'), ('ops', 'loads', '{load_id}'), ('ops', 'rejects', '{load_id,line_no}'),
                ('ops', 'event_conflicts', '{load_id,line_no}'), ('ops', 'runs', '{run_id}'), ('ops', 'run_steps', '{run_id,step_no}'),
                ('ops', 'quality_checks', '{name}'), ('ops', 'quality_results', '{result_id}'), ('ops', 'alerts', '{alert_id}')) AS k (schema, relation, columns);
@@ -65,7 +65,10 @@ SELECT throws_ok($$INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is
 SELECT throws_ok($$INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-02', '2025-01-03', true)$$, '23514', NULL, 'a closed one is not');
 SELECT throws_ok($$INSERT INTO ops.loads (path, lines, loaded, rejected, blank, status, loaded_at) VALUES ('x', 3, 1, 1, 0, 'loaded', now())$$, '23514', NULL, 'lines = loaded + rejected + blank');
 SELECT throws_ok($$INSERT INTO ops.loads (path, lines, loaded, rejected, blank, status, loaded_at) VALUES ('x', 0, 0, 0, 0, 'nonsense', now())$$, '23514', NULL, 'a status that there is');
-SELECT throws_ok($$INSERT INTO staging.user_events (event_id, event_time, event_type, user_id, quantity, load_id, line_no) VALUES (gen_random_uuid(), now(), 'x', 'u', -1, 1, 1)$$, '23514', NULL, 'quantity from 0');
+SELECT dwh._make_partitions('staging.user_events', ARRAY['2023-06-05Z'::timestamptz]) AS made \gset
+SELECT throws_like($$INSERT INTO staging.user_events (event_id, event_time, event_type, user_id, quantity, load_id, line_no) VALUES (gen_random_uuid(), '2023-06-05Z', 'x', 'u', -1, 1, 1)$$, '%quantity_check%', 'quantity from 0');
+SELECT col_is_pk('staging', 'user_events_2023_06', 'event_id', 'key of a partition of staging');
+SELECT is(count(*), 0::bigint, 'a time that has a partition gets no other one') FROM dwh._missing_partitions('staging.user_events', ARRAY['2023-06-30 23:59:59.999999Z'::timestamptz]);
 SELECT throws_ok($$INSERT INTO marts.fact_user_events (event_id, event_time, event_type, user_key, product_key, load_id, line_no) VALUES (gen_random_uuid(), now(), 'x', 1, 0, 1, 1)$$,
     '23514', NULL, 'there is no default partition');
 SELECT results_eq('SELECT product_key, product_id, is_inferred FROM marts.dim_product', $$VALUES (0::bigint, '' COLLATE "C", false)$$, 'the member for events without a product');

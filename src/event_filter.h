@@ -1,0 +1,27 @@
+/*
+ * event_filter.h: is this event_id new for certain?
+ *
+ * A Bloom filter of every event_id that was ever staged, kept in ops.event_filter: a transaction's, as the events are. It
+ * says "new" or "perhaps known", never "new" of what it took; so only few ids need to be looked up in the partitions.
+ * One maker at a time: needs the pipeline's lock. SPI is connected while it is open.
+ */
+#ifndef DWH_EVENT_FILTER_H
+#define DWH_EVENT_FILTER_H
+
+#include "utils/uuid.h"
+
+typedef struct EventFilter EventFilter;
+
+/* Reads the part that takes new ids, at most 2 MB; palloc'd in a context of its own below the current one. */
+extern EventFilter *dwh_event_filter_open(void);
+
+/* Says of each id whether it is perhaps known. Reads all of the table where it has more than one tier. */
+extern void dwh_event_filter_probe(EventFilter *filter, const pg_uuid_t *const *ids, int count, bool *perhaps);
+
+/* Takes an id; written by dwh_event_filter_close, or before, where the tier is full. */
+extern void dwh_event_filter_add(EventFilter *filter, const pg_uuid_t *id);
+
+/* Writes what has changed and frees the memory. */
+extern void dwh_event_filter_close(EventFilter *filter);
+
+#endif
