@@ -39,19 +39,33 @@ $$;
 COMMENT ON FUNCTION dwh.user_versions() IS
 'What marts.dim_user should hold, computed from all of staging.user_events. Returns one row a version. Errors: 42P01 without a warehouse. Reads only.';
 
+-- Inlined where it is used. Two steps down the key, so that a user's older versions are not read.
+CREATE FUNCTION dwh._versions_from(user_id text, since timestamptz)
+RETURNS TABLE (user_key bigint, user_id text, device text, country text, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE ROWS 2 AS $$
+    SELECT d.user_key, d.user_id, d.device, d.country, d.valid_from, d.valid_to FROM marts.dim_user AS d
+     WHERE d.user_id = _versions_from.user_id
+       AND d.valid_from >= COALESCE((SELECT pg_catalog.max(b.valid_from) FROM marts.dim_user AS b
+                                      WHERE b.user_id = _versions_from.user_id AND b.valid_from < _versions_from.since),
+                                    _versions_from.since)
+    OFFSET 0
+$$;
+COMMENT ON FUNCTION dwh._versions_from(text, timestamptz) IS
+'The versions of a user from the one before since on: those that reach into the time since then, or end just there.';
+
 -- Work tables of one call: dwh_changed_user (who has new observations, and since when), dwh_old_version, dwh_new_version.
 CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     observations bigint;
     taken text;
-    first_event timestamptz;     -- of these loads
-    last_event timestamptz;
+    earliest timestamptz;        -- event of these loads
+    latest timestamptz;
     others_until timestamptz;    -- no event of another load is later; NULL = there is none
 BEGIN
     SELECT min(l.first_event) FILTER (WHERE l.load_id = ANY (load_ids)), max(l.last_event) FILTER (WHERE l.load_id = ANY (load_ids)),
            max(l.last_event) FILTER (WHERE l.load_id <> ALL (load_ids))
-      INTO first_event, last_event, others_until FROM ops.loads AS l;
+      INTO earliest, latest, others_until FROM ops.loads AS l;
     SELECT c.relname INTO taken FROM pg_class AS c
      WHERE c.relnamespace = pg_my_temp_schema()
        AND c.relname IN ('dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version', 'dwh_moved_fact') LIMIT 1;
@@ -64,15 +78,14 @@ BEGIN
     CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
     SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations, coalesce(min(s.event_time) <= others_until, false) AS is_late
       FROM staging.user_events AS s
-     WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN first_event AND last_event GROUP BY s.user_id;
+     WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest GROUP BY s.user_id;
     SELECT coalesce(sum(u.observations), 0) INTO observations FROM pg_temp.dwh_changed_user AS u;
     ANALYZE pg_temp.dwh_changed_user;
 
     -- All versions that reach into the time since then, or end just there: the first of them is the state before.
     CREATE TEMPORARY TABLE dwh_old_version ON COMMIT DROP AS
-    SELECT d.user_key, d.user_id, d.device, d.country, d.valid_from, d.valid_to, u.since, false AS is_matched
-      FROM pg_temp.dwh_changed_user AS u
-      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND (d.valid_to IS NULL OR d.valid_to >= u.since);
+    SELECT v.*, u.since, false AS is_matched
+      FROM pg_temp.dwh_changed_user AS u CROSS JOIN LATERAL dwh._versions_from(u.user_id, u.since) AS v;
     ANALYZE pg_temp.dwh_old_version;
 
     -- dwh.user_versions() from there on: the version valid before counts as an observation at its own start.
@@ -80,7 +93,7 @@ BEGIN
     WITH observed AS (
         SELECT s.user_id, s.event_time, s.event_id, s.device, s.country
           FROM staging.user_events AS s
-         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN first_event AND last_event
+         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest
          UNION ALL
         SELECT u.user_id, h.event_time, h.event_id, h.device, h.country
           FROM pg_temp.dwh_changed_user AS u

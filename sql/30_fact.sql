@@ -38,35 +38,81 @@ $$;
 COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[]) IS
 'Makes the partitions of the facts that the events of these loads need and do not have; returns how many. 53400 where the lock table cannot hold them all.';
 
-CREATE FUNCTION dwh._append_facts(load_id bigint) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    appended bigint;
-    expected bigint;
-    present bigint;   -- of an earlier call, before retry_rejects() staged more
+-- Work table of one call, dwh_fact_version: the versions that the events of these loads may belong to, looked up by user, so
+-- that what is read of dim_user follows the batch.
+CREATE FUNCTION dwh._collect_fact_versions(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 BEGIN
-    SELECT l.staged, l.facts INTO expected, present FROM ops.loads AS l WHERE l.load_id = _append_facts.load_id;
+    DROP TABLE IF EXISTS pg_temp.dwh_fact_version;
+    CREATE TEMPORARY TABLE dwh_fact_version ON COMMIT DROP AS
+    SELECT v.user_key, v.user_id, v.valid_from, v.valid_to
+      FROM (SELECT s.user_id, min(s.event_time) AS since FROM staging.user_events AS s
+             WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest
+             GROUP BY s.user_id) AS u
+     CROSS JOIN LATERAL dwh._versions_from(u.user_id, u.since) AS v;
+    ANALYZE pg_temp.dwh_fact_version;
+END
+$$;
+COMMENT ON FUNCTION dwh._collect_fact_versions(bigint[], timestamptz, timestamptz) IS
+'Makes the work table of load_facts for these loads, whose events are between these times.';
+
+CREATE FUNCTION dwh._append_facts(load_ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_nestloop = on AS $$
+DECLARE
+    earliest timestamptz;
+    latest timestamptz;
+    staged bigint;
+    appended bigint;
+BEGIN
+    SELECT min(l.first_event), max(l.last_event), coalesce(sum(l.staged), 0) INTO earliest, latest, staged
+      FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
+    PERFORM dwh._collect_fact_versions(load_ids, earliest, latest);
+    -- the planner has no statistics of rows that are new in this transaction, but the ledger has their number
+    PERFORM set_config('enable_nestloop', CASE WHEN staged < 10000 THEN 'on' ELSE 'off' END, true);
     -- sorted by event_id, as staging was: each partition's key then grows leaf by leaf
-    INSERT INTO marts.fact_user_events (event_id, event_time, event_type, session_id, user_key, product_key, quantity,
-           price, revenue, attributes, load_id, line_no)
-    SELECT r.event_id, r.event_time, r.event_type, r.session_id, r.user_key, r.product_key, r.quantity,
-           r.price, r.revenue, r.attributes, _append_facts.load_id, r.line_no
-      FROM dwh.resolved_facts(_append_facts.load_id) AS r
-     WHERE present = 0 OR NOT EXISTS (
-           SELECT FROM marts.fact_user_events AS f WHERE f.event_id = r.event_id AND f.event_time = r.event_time)
-     ORDER BY r.event_id;
-    GET DIAGNOSTICS appended = ROW_COUNT;
-    IF present + appended <> expected THEN
-        RAISE EXCEPTION 'load % has % staged events but % facts', _append_facts.load_id, expected, present + appended
+    WITH added AS (
+        INSERT INTO marts.fact_user_events (event_id, event_time, event_type, session_id, user_key, product_key, quantity,
+               price, revenue, attributes, load_id, line_no)
+        SELECT s.event_id, s.event_time, s.event_type, s.session_id, v.user_key, p.product_key, s.quantity,
+               s.price, s.revenue, s.attributes, s.load_id, s.line_no
+          FROM staging.user_events AS s
+          JOIN ops.loads AS l ON l.load_id = s.load_id
+          JOIN pg_temp.dwh_fact_version AS v ON v.user_id = s.user_id AND v.valid_from <= s.event_time
+           AND (v.valid_to IS NULL OR s.event_time < v.valid_to)
+          JOIN marts.dim_product AS p ON p.product_id = coalesce(s.product_id, '')
+         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest
+           AND (l.facts = 0   -- else it has facts of an earlier call, before retry_rejects() staged more
+                OR NOT EXISTS (SELECT FROM marts.fact_user_events AS f WHERE f.event_id = s.event_id AND f.event_time = s.event_time))
+         ORDER BY s.event_id
+        RETURNING load_id),
+    counted AS (SELECT a.load_id, count(*) AS facts FROM added AS a GROUP BY a.load_id),
+    written AS (
+        UPDATE ops.loads AS l SET facts = l.facts + coalesce(c.facts, 0), facts_at = clock_timestamp()
+          FROM unnest(load_ids) AS u (load_id) LEFT JOIN counted AS c ON c.load_id = u.load_id
+         WHERE l.load_id = u.load_id)
+    SELECT coalesce(sum(c.facts), 0) INTO appended FROM counted AS c;
+    DROP TABLE pg_temp.dwh_fact_version;
+    RETURN appended;
+END
+$$;
+COMMENT ON FUNCTION dwh._append_facts(bigint[]) IS 'Writes the facts that these loads do not have yet, and their counts into the ledger; returns how many.';
+
+CREATE FUNCTION dwh._require_facts(load_ids bigint[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    load record;
+BEGIN
+    SELECT l.load_id, l.staged, l.facts INTO load FROM ops.loads AS l
+     WHERE l.load_id = ANY (load_ids) AND l.facts <> l.staged ORDER BY l.load_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'load % has % staged events but % facts', load.load_id, load.staged, load.facts
             USING ERRCODE = 'integrity_constraint_violation',
                   DETAIL = 'Every staged event has one version of its user and one product; the dimensions or staging were changed by hand.',
                   HINT = 'Compare SELECT * FROM dwh.user_versions() with marts.dim_user.';
     END IF;
-    UPDATE ops.loads AS l SET facts = expected, facts_at = clock_timestamp() WHERE l.load_id = _append_facts.load_id;
-    RETURN appended;
 END
 $$;
-COMMENT ON FUNCTION dwh._append_facts(bigint) IS 'Writes the facts that a load does not have yet and its count into the ledger; 23000 where an event finds no version or product.';
+COMMENT ON FUNCTION dwh._require_facts(bigint[]) IS 'Raises 23000 for a load whose staged events are not all facts.';
 
 CREATE FUNCTION dwh.load_facts(
     load_id bigint DEFAULT NULL,
@@ -75,17 +121,19 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];
-    id bigint;
 BEGIN
     load_ids := dwh._claim_loads('facts', load_facts.load_id);
     loads := cardinality(load_ids);
-    facts := 0;
-    status := CASE WHEN loads = 0 THEN 'nothing_new' ELSE 'done' END;
-    SELECT coalesce(sum(l.staged), 0) INTO rows_in FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
+    rows_in := 0; facts := 0; partitions := 0;
+    status := 'nothing_new';
+    IF loads = 0 THEN
+        RETURN;
+    END IF;
+    status := 'done';
+    SELECT sum(l.staged) INTO rows_in FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
     partitions := dwh._make_fact_partitions(load_ids);
-    FOREACH id IN ARRAY load_ids LOOP
-        facts := facts + dwh._append_facts(id);
-    END LOOP;
+    facts := dwh._append_facts(load_ids);
+    PERFORM dwh._require_facts(load_ids);
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.load_facts(bigint) FROM PUBLIC;
