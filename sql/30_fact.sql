@@ -29,14 +29,21 @@ $$;
 COMMENT ON FUNCTION dwh.fact_partitions() IS
 'The partitions of marts.fact_user_events with their half-open intervals of event_time. Returns one row a partition, none without a warehouse. Errors: none. Reads only.';
 
--- Staging has its partitions by then, but the facts' may have been dropped by hand, or be days where staging has months.
-CREATE FUNCTION dwh._make_fact_partitions(load_ids bigint[]) RETURNS bigint
+-- Staging got its partitions when it was written; the facts get theirs before anything reads them. Where each of staging's has
+-- one of the same time, there is nothing to look for.
+CREATE FUNCTION dwh._make_fact_partitions(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
-    SELECT dwh._make_partitions('marts.fact_user_events', ARRAY(
-        SELECT DISTINCT date_trunc('day', s.event_time) FROM staging.user_events AS s WHERE s.load_id = ANY (load_ids)))
+    SELECT CASE WHEN EXISTS (
+        SELECT FROM dwh._partitions('staging.user_events') AS s
+         WHERE s.since <= latest AND s.until > earliest
+           AND NOT EXISTS (SELECT FROM dwh._partitions('marts.fact_user_events') AS f WHERE f.since <= s.since AND f.until >= s.until))
+    THEN dwh._make_partitions('marts.fact_user_events', ARRAY(
+        SELECT DISTINCT date_trunc('day', s.event_time) FROM staging.user_events AS s
+         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest))
+    ELSE 0 END
 $$;
-COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[]) IS
-'Makes the partitions of the facts that the events of these loads need and do not have; returns how many. 53400 where the lock table cannot hold them all.';
+COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[], timestamptz, timestamptz) IS
+'Makes the partitions of the facts that the events of these loads, between these times, need and do not have; returns how many. 53400 where the lock table cannot hold them all.';
 
 -- Work table of one call, dwh_fact_version: the versions that the events of these loads may belong to, looked up by user, so
 -- that what is read of dim_user follows the batch.
@@ -56,46 +63,55 @@ $$;
 COMMENT ON FUNCTION dwh._collect_fact_versions(bigint[], timestamptz, timestamptz) IS
 'Makes the work table of load_facts for these loads, whose events are between these times.';
 
-CREATE FUNCTION dwh._append_facts(load_ids bigint[]) RETURNS bigint
+-- dwh.resolved_facts() of several loads, with the work table instead of all versions: the facts that they do not have yet.
+CREATE FUNCTION dwh._new_facts(load_ids bigint[], earliest timestamptz, latest timestamptz)
+RETURNS TABLE (
+    event_id uuid, event_time timestamptz, event_type text, session_id text, user_key bigint, product_key bigint,
+    quantity integer, price numeric, revenue numeric, attributes jsonb, load_id bigint, line_no bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT s.event_id, s.event_time, s.event_type, s.session_id, v.user_key, p.product_key, s.quantity,
+           s.price, s.revenue, s.attributes, s.load_id, s.line_no
+      FROM staging.user_events AS s
+      JOIN ops.loads AS l ON l.load_id = s.load_id
+      JOIN pg_temp.dwh_fact_version AS v ON v.user_id = s.user_id AND v.valid_from <= s.event_time
+       AND (v.valid_to IS NULL OR s.event_time < v.valid_to)
+      JOIN marts.dim_product AS p ON p.product_id = COALESCE(s.product_id, '')
+     WHERE s.load_id = ANY (_new_facts.load_ids) AND s.event_time BETWEEN _new_facts.earliest AND _new_facts.latest
+       AND (l.facts = 0   -- else it has facts of an earlier call, before retry_rejects() staged more
+            OR NOT EXISTS (SELECT FROM marts.fact_user_events AS f WHERE f.event_id = s.event_id AND f.event_time = s.event_time))
+$$;
+COMMENT ON FUNCTION dwh._new_facts(bigint[], timestamptz, timestamptz) IS
+'The facts that these loads do not have yet, whose events are between these times. Needs the work table of load_facts.';
+
+CREATE FUNCTION dwh._write_facts(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS bigint[]
+LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_write_facts';
+COMMENT ON FUNCTION dwh._write_facts(bigint[], timestamptz, timestamptz) IS
+'Writes dwh._new_facts() of these loads, in rising order, into marts.fact_user_events, which has the partitions; returns the number of facts of each load.';
+
+CREATE FUNCTION dwh._append_facts(load_ids bigint[], OUT facts bigint, OUT partitions bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_nestloop = on AS $$
 DECLARE
-    earliest timestamptz;
-    latest timestamptz;
-    staged bigint;
-    appended bigint;
+    batch record;
+    counts bigint[] := '{}';
 BEGIN
-    SELECT min(l.first_event), max(l.last_event), coalesce(sum(l.staged), 0) INTO earliest, latest, staged
+    SELECT min(l.first_event) AS earliest, max(l.last_event) AS latest, sum(l.staged) AS staged INTO batch
       FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
-    PERFORM dwh._collect_fact_versions(load_ids, earliest, latest);
-    -- the planner has no statistics of rows that are new in this transaction, but the ledger has their number
-    PERFORM set_config('enable_nestloop', CASE WHEN staged < 10000 THEN 'on' ELSE 'off' END, true);
-    -- sorted by event_id, as staging was: each partition's key then grows leaf by leaf
-    WITH added AS (
-        INSERT INTO marts.fact_user_events (event_id, event_time, event_type, session_id, user_key, product_key, quantity,
-               price, revenue, attributes, load_id, line_no)
-        SELECT s.event_id, s.event_time, s.event_type, s.session_id, v.user_key, p.product_key, s.quantity,
-               s.price, s.revenue, s.attributes, s.load_id, s.line_no
-          FROM staging.user_events AS s
-          JOIN ops.loads AS l ON l.load_id = s.load_id
-          JOIN pg_temp.dwh_fact_version AS v ON v.user_id = s.user_id AND v.valid_from <= s.event_time
-           AND (v.valid_to IS NULL OR s.event_time < v.valid_to)
-          JOIN marts.dim_product AS p ON p.product_id = coalesce(s.product_id, '')
-         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest
-           AND (l.facts = 0   -- else it has facts of an earlier call, before retry_rejects() staged more
-                OR NOT EXISTS (SELECT FROM marts.fact_user_events AS f WHERE f.event_id = s.event_id AND f.event_time = s.event_time))
-         ORDER BY s.event_id
-        RETURNING load_id),
-    counted AS (SELECT a.load_id, count(*) AS facts FROM added AS a GROUP BY a.load_id),
-    written AS (
-        UPDATE ops.loads AS l SET facts = l.facts + coalesce(c.facts, 0), facts_at = clock_timestamp()
-          FROM unnest(load_ids) AS u (load_id) LEFT JOIN counted AS c ON c.load_id = u.load_id
-         WHERE l.load_id = u.load_id)
-    SELECT coalesce(sum(c.facts), 0) INTO appended FROM counted AS c;
-    DROP TABLE pg_temp.dwh_fact_version;
-    RETURN appended;
+    facts := 0; partitions := 0;
+    IF batch.earliest IS NOT NULL THEN
+        partitions := dwh._make_fact_partitions(load_ids, batch.earliest, batch.latest);
+        PERFORM dwh._collect_fact_versions(load_ids, batch.earliest, batch.latest);
+        -- the planner has no statistics of rows that are new in this transaction, but the ledger has their number
+        PERFORM set_config('enable_nestloop', CASE WHEN batch.staged < 10000 THEN 'on' ELSE 'off' END, true);
+        counts := dwh._write_facts(load_ids, batch.earliest, batch.latest);
+        DROP TABLE pg_temp.dwh_fact_version;
+        facts := (SELECT sum(c) FROM unnest(counts) AS c);
+    END IF;
+    UPDATE ops.loads AS l SET facts = l.facts + coalesce(u.facts, 0), facts_at = clock_timestamp()
+      FROM unnest(load_ids, counts) AS u (load_id, facts) WHERE l.load_id = u.load_id;
 END
 $$;
-COMMENT ON FUNCTION dwh._append_facts(bigint[]) IS 'Writes the facts that these loads do not have yet, and their counts into the ledger; returns how many.';
+COMMENT ON FUNCTION dwh._append_facts(bigint[]) IS
+'Writes the facts that these loads do not have yet, and their counts into the ledger; returns how many, and how many partitions it made.';
 
 CREATE FUNCTION dwh._require_facts(load_ids bigint[]) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -117,7 +133,7 @@ COMMENT ON FUNCTION dwh._require_facts(bigint[]) IS 'Raises 23000 for a load who
 CREATE FUNCTION dwh.load_facts(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT facts bigint, OUT partitions bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];
@@ -131,8 +147,7 @@ BEGIN
     END IF;
     status := 'done';
     SELECT sum(l.staged) INTO rows_in FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
-    partitions := dwh._make_fact_partitions(load_ids);
-    facts := dwh._append_facts(load_ids);
+    SELECT a.facts, a.partitions INTO facts, partitions FROM dwh._append_facts(load_ids) AS a;
     PERFORM dwh._require_facts(load_ids);
 END
 $$;

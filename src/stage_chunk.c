@@ -5,7 +5,7 @@
  *
  * A chunk is sorted by (event_id, line_no): neighbours with one id are repeats, the lower line comes first. Whether an id is
  * known from before, the filter says for nearly all of them; the rest are looked up in staging and, where that was trimmed, in
- * the facts. What is new is sorted by (partition, event_id) and written partition by partition.
+ * the facts. What is new is written partition by partition.
  *
  * Invariants:
  *  (1) Events put = staged + replayed + conflicting + rejected + forgotten.
@@ -28,13 +28,11 @@
 
 #include "compat.h"
 #include "event_filter.h"
-#include "partitions.h"
+#include "partition_writer.h"
 #include "stage_chunk.h"
-#include "writer.h"
 
-#define CHUNK_EVENTS 32768
+#define CHUNK_EVENTS PARTITION_WRITER_ROWS
 #define CHUNK_BYTES (32 * 1024 * 1024)
-#define STAGING "staging.user_events"
 
 typedef struct TypedEvent
 {
@@ -42,7 +40,6 @@ typedef struct TypedEvent
 	int64		line_no;
 	int64		kept_load_id;	/* of a repeat: the event that stays; 0 = this one is new */
 	int64		kept_line_no;
-	int			partition;
 	Datum		values[STAGED_COUNT];
 	bool		nulls[STAGED_COUNT];
 } TypedEvent;
@@ -57,7 +54,8 @@ struct StageChunk
 	MemoryContext context;		/* of the object */
 	MemoryContext event_context;	/* of the events of a chunk, and of what is done with them */
 	EventFilter *filter;
-	Partitions	partitions;
+	const char *columns[STAGED_COUNT + 1];	/* of staging.user_events */
+	PartitionWriter *staging;
 	TypedEvent *events;			/* CHUNK_EVENTS of them */
 	int			count;
 	StageCounts counts;
@@ -92,6 +90,18 @@ read_rules(StageChunk *chunk)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+static PartitionWriter *
+open_staging(StageChunk *chunk)
+{
+	for (int i = 0; i < FIELD_COUNT; i++)
+		chunk->columns[i] = dwh_event_fields[i].key;
+	chunk->columns[TYPED_ATTRIBUTES] = "attributes";
+	chunk->columns[TYPED_FLAGS] = "flags";
+	chunk->columns[STAGED_LOAD_ID] = "load_id";
+	chunk->columns[STAGED_LINE_NO] = "line_no";
+	return dwh_partition_writer_open("staging", "user_events", chunk->columns, FIELD_EVENT_ID, FIELD_EVENT_TIME);
+}
+
 StageChunk *
 dwh_chunk_open(int64 load_id, bool with_staging)
 {
@@ -110,7 +120,7 @@ dwh_chunk_open(int64 load_id, bool with_staging)
 	if (with_staging)
 	{
 		chunk->filter = dwh_event_filter_open();
-		chunk->partitions = dwh_partitions_read(STAGING, context);
+		chunk->staging = open_staging(chunk);
 	}
 	MemoryContextSwitchTo(caller);
 	return chunk;
@@ -330,90 +340,19 @@ judge_repeats(StageChunk *chunk)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* ---- writing ---- */
-
-/* Finds the partition of each event; returns how many have none, and their times. */
-static int
-route(StageChunk *chunk, TimestampTz *missing)
-{
-	int			count = 0;
-
-	for (int i = 0; i < chunk->count; i++)
-	{
-		TypedEvent *event = &chunk->events[i];
-
-		event->partition = dwh_partitions_find(&chunk->partitions, time_of(event));
-		if (event->partition < 0)
-			missing[count++] = time_of(event);
-	}
-	return count;
-}
-
-static void
-find_partitions(StageChunk *chunk)
-{
-	TimestampTz *missing = palloc(chunk->count * sizeof(TimestampTz));
-	int			count = route(chunk, missing);
-
-	if (count == 0)
-		return;
-	dwh_partitions_make(STAGING, missing, count);
-	pfree(chunk->partitions.list);
-	chunk->partitions = dwh_partitions_read(STAGING, chunk->context);
-	if (route(chunk, missing) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("no partition of " STAGING " holds %s", timestamptz_to_str(missing[0])),
-				 errdetail("Partitions were altered: one covers a part of a day."),
-				 errhint("Detach the partitions around this time, or give them bounds at midnight UTC.")));
-}
-
-static int
-compare_partitions(const void *a, const void *b)
-{
-	const TypedEvent *left = a;
-	const TypedEvent *right = b;
-
-	return left->partition != right->partition ? left->partition - right->partition : compare_ids(a, b);
-}
-
-static TableWriter *
-open_partition(const StageChunk *chunk, int partition)
-{
-	const char *columns[STAGED_COUNT + 1];
-
-	for (int i = 0; i < FIELD_COUNT; i++)
-		columns[i] = dwh_event_fields[i].key;
-	columns[TYPED_ATTRIBUTES] = "attributes";
-	columns[TYPED_FLAGS] = "flags";
-	columns[STAGED_LOAD_ID] = "load_id";
-	columns[STAGED_LINE_NO] = "line_no";
-	columns[STAGED_COUNT] = NULL;
-	return dwh_writer_open_partition("staging", "user_events", chunk->partitions.list[partition].table, columns);
-}
-
 static void
 write_new(StageChunk *chunk)
 {
-	TableWriter *writer = NULL;
-
-	find_partitions(chunk);
-	qsort(chunk->events, chunk->count, sizeof(TypedEvent), compare_partitions);
 	for (int i = 0; i < chunk->count; i++)
 	{
 		TypedEvent *event = &chunk->events[i];
 
-		if (writer == NULL)
-			writer = open_partition(chunk, event->partition);
-		dwh_writer_put(writer, event->values, event->nulls);
+		dwh_partition_writer_put(chunk->staging, event->values, event->nulls);
 		dwh_event_filter_add(chunk->filter, event->event_id);
 		chunk->counts.first_event = Min(chunk->counts.first_event, time_of(event));
 		chunk->counts.last_event = Max(chunk->counts.last_event, time_of(event));
-		if (i + 1 < chunk->count && event[1].partition == event->partition)
-			continue;
-		dwh_writer_close(writer);
-		writer = NULL;
 	}
+	dwh_partition_writer_flush(chunk->staging);
 	chunk->counts.staged += chunk->count;
 }
 
@@ -484,7 +423,10 @@ dwh_chunk_close(StageChunk *chunk)
 
 	finish_chunk(chunk);
 	if (chunk->with_staging)
+	{
 		dwh_event_filter_close(chunk->filter);
+		dwh_partition_writer_close(chunk->staging);
+	}
 	counts = chunk->counts;
 	MemoryContextDelete(chunk->context);
 	return counts;
