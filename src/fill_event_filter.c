@@ -33,17 +33,22 @@ dwh_fill_event_filter(PG_FUNCTION_ARGS)
 	rows = SPI_cursor_open_with_args(NULL, ids_query, 0, NULL, NULL, NULL, true, 0);
 	for (;;)
 	{
+		SPITupleTable *table;
+		uint64		fetched;
+
 		SPI_cursor_fetch(rows, true, FETCH_ROWS);
-		if (SPI_processed == 0)
+		table = SPI_tuptable;	/* a full tier uses it */
+		fetched = SPI_processed;
+		if (fetched == 0)
 			break;
-		for (uint64 row = 0; row < SPI_processed; row++)
+		for (uint64 row = 0; row < fetched; row++)
 		{
 			bool		isnull;
 
-			dwh_event_filter_add(filter, DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 1, &isnull)));
+			dwh_event_filter_add(filter, DatumGetUUIDP(SPI_getbinval(table->vals[row], table->tupdesc, 1, &isnull)));
 		}
-		count += SPI_processed;
-		SPI_freetuptable(SPI_tuptable);
+		count += fetched;
+		SPI_freetuptable(table);
 	}
 	SPI_cursor_close(rows);
 	dwh_event_filter_close(filter);
