@@ -71,7 +71,7 @@ dwh_guc_init(void)
 							 &dwh_duplicate_keys, DUPLICATE_KEYS_KEEP_LAST, duplicate_keys, PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomEnumVariable("dwh.fact_partition",
-							 "Span of the partitions that marts.fact_user_events gets from now on: month or day, in UTC.",
+							 "Span of the partitions that staging and facts get from now on: month or day, in UTC.",
 							 NULL, &dwh_fact_partition, FACT_PARTITION_MONTH, fact_partitions, PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.landing_directory",
