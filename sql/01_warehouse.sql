@@ -372,6 +372,8 @@ BEGIN
         flags text[]);
     CREATE INDEX IF NOT EXISTS user_events_load_id ON staging.user_events (load_id);
     CREATE INDEX IF NOT EXISTS user_events_user_id ON staging.user_events (user_id, event_time);
+    CREATE INDEX IF NOT EXISTS user_events_price ON staging.user_events (product_id, event_time)
+        WHERE product_id IS NOT NULL AND price IS NOT NULL;
     COMMENT ON TABLE staging.user_events IS
         'Typed events, each event_id once. These are the observations that marts.dim_user is a function of.';
     PERFORM dwh._comment_columns('staging.user_events', ARRAY[

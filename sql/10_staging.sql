@@ -173,7 +173,9 @@ BEGIN
             conflicting := conflicting + counts.conflicting;
             UPDATE ops.loads AS l
                SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
-                   stage_rejected = counts.rejected, staged_at = clock_timestamp()
+                   stage_rejected = counts.rejected, staged_at = clock_timestamp(), first_event = b.first_event, last_event = b.last_event
+              FROM (SELECT min(s.event_time) AS first_event, max(s.event_time) AS last_event
+                      FROM staging.user_events AS s WHERE s.load_id = load.load_id) AS b
              WHERE l.load_id = load.load_id;
         EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
             UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = dwh._reject_load(load.load_id)

@@ -135,7 +135,10 @@ BEGIN
            users_at = CASE WHEN _retry_load.staged = 0 THEN l.users_at END,
            products_at = CASE WHEN _retry_load.staged = 0 THEN l.products_at END,
            facts_at = CASE WHEN _retry_load.staged = 0 THEN l.facts_at END,
-           checked_at = NULL   -- other counts, other verdicts
+           checked_at = NULL,   -- other counts, other verdicts
+           first_event = least(l.first_event, b.first_event), last_event = greatest(l.last_event, b.last_event)
+      FROM (SELECT min(s.event_time) AS first_event, max(s.event_time) AS last_event
+              FROM staging.user_events AS s WHERE s.load_id = _retry_load.load_id) AS b
      WHERE l.load_id = _retry_load.load_id;
 END
 $$;
