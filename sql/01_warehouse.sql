@@ -553,6 +553,7 @@ BEGIN
     PERFORM dwh._claim_schemas();
     PERFORM dwh._create_ops();
     PERFORM dwh._create_layers();
+    PERFORM dwh._fill_prices();
     PERFORM dwh._create_kpis();
     PERFORM dwh._add_quality_checks();
     INSERT INTO ops.warehouse AS w (model_version) VALUES (dwh._model_version())

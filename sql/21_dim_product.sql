@@ -1,7 +1,11 @@
--- 21_dim_product.sql: staging.user_events -> marts.dim_product: the newest known attributes of each product.
+-- 21_dim_product.sql: staging.user_events -> marts.dim_product: the newest known attributes of each product;
+--                     staging.user_events -> marts.dim_product_price: the price that each product had at any time.
 --
--- Invariant: attribute by attribute the non-null value with the greatest (event_time, event_id); a product known by its
--- id alone is an inferred member. dwh.product_state() EXCEPT ALL the table, both ways, is empty.
+-- The history of prices is a table beside dim_product, not versions of dim_product: a fact's product_key stays one per
+-- product and the fact keeps the price paid, while a category or brand is corrected for all time (type 1).
+-- Invariants: attribute by attribute the non-null value with the greatest (event_time, event_id), where a product known by
+-- its id alone is an inferred member: dwh.product_state() EXCEPT ALL the table, both ways, is empty. Prices are a function of
+-- all observations, whatever order they arrived in: likewise dwh.product_prices() once no staged load waits for this step.
 -- Repeats are harmless: an observation wins again against itself, and nothing is written.
 
 -- Noun: what dim_product should hold, from the observations of these loads; NULL = all.
@@ -28,9 +32,177 @@ $$;
 COMMENT ON FUNCTION dwh.product_state(bigint[]) IS
 'What marts.dim_product should hold, computed from the staged events of these loads (NULL = all). Returns one row a product. Errors: 42P01 without a warehouse. Reads only.';
 
+-- Noun: what dim_product_price should hold, from all observations: at one instant the price of the greatest event_id; equal
+-- prices one after the other, by value, are one interval.
+CREATE FUNCTION dwh.product_prices()
+RETURNS TABLE (product_id text, price numeric, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    WITH said AS (
+        SELECT DISTINCT ON (s.product_id, s.event_time) s.product_id, s.event_time, s.price
+          FROM staging.user_events AS s WHERE s.product_id IS NOT NULL AND s.price IS NOT NULL
+         ORDER BY s.product_id, s.event_time, s.event_id DESC),
+    changes AS (
+        SELECT d.product_id, d.event_time, d.price,
+               pg_catalog.lag(d.price) OVER (PARTITION BY d.product_id ORDER BY d.event_time) IS DISTINCT FROM d.price AS is_change
+          FROM said AS d)
+    SELECT c.product_id, c.price, c.event_time,
+           pg_catalog.lead(c.event_time) OVER (PARTITION BY c.product_id ORDER BY c.event_time)
+      FROM changes AS c WHERE c.is_change
+$$;
+COMMENT ON FUNCTION dwh.product_prices() IS
+'What marts.dim_product_price should hold, computed from all of staging.user_events: half-open intervals, valid_to NULL while open. Returns one row an interval. Errors: 42P01 without a warehouse. Reads only.';
+
+-- OFFSET 0 keeps the look-ups by key, product by product: their cost is the batch's, never the history's.
+CREATE FUNCTION dwh._prices_around(product_key bigint, since timestamptz, until timestamptz)
+RETURNS TABLE (price numeric, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT d.price, d.valid_from, d.valid_to
+      FROM marts.dim_product_price AS d
+     WHERE d.product_key = _prices_around.product_key
+       AND d.valid_from >= COALESCE((
+           SELECT pg_catalog.max(b.valid_from) FROM marts.dim_product_price AS b
+            WHERE b.product_key = _prices_around.product_key AND b.valid_from < _prices_around.since), '-infinity')
+       AND d.valid_from <= COALESCE((
+           SELECT pg_catalog.min(a.valid_from) FROM marts.dim_product_price AS a
+            WHERE a.product_key = _prices_around.product_key AND a.valid_from > _prices_around.until), 'infinity')
+    OFFSET 0
+$$;
+COMMENT ON FUNCTION dwh._prices_around(bigint, timestamptz, timestamptz) IS
+'The price intervals of a product from the one valid just before since to the first one that starts after until, as they are.';
+
+-- A new price changes what holds from its instant to the next observation, and nothing else. Until there the table says one
+-- price (each of its intervals starts with an observation), so the next observation is the next start, or the next new
+-- price, or, as no-op observations are remembered in staging alone, the first staged one before both that says the price
+-- which the table has. One that says the table's own price changes nothing and needs no look-up.
+-- A staged load that waits for this step may be met as well: that it said the price already is true once it is applied.
+CREATE FUNCTION dwh._collect_prices(load_ids bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+DECLARE
+    applied_until timestamptz;   -- no other load has anything later
+BEGIN
+    SELECT max(coalesce(l.last_event, 'infinity')) INTO applied_until
+      FROM ops.loads AS l WHERE l.products_at IS NOT NULL AND l.staged > 0;
+    CREATE TEMPORARY TABLE dwh_new_price ON COMMIT DROP AS
+    WITH said AS MATERIALIZED (
+        SELECT DISTINCT ON (p.product_key, s.event_time) p.product_key, s.product_id, s.event_time, s.event_id, s.price
+          FROM staging.user_events AS s
+          JOIN marts.dim_product AS p ON p.product_id = s.product_id
+         WHERE s.load_id = ANY (load_ids) AND s.price IS NOT NULL
+         ORDER BY p.product_key, s.event_time, s.event_id DESC),
+    timeline AS (
+        SELECT d.product_key, d.product_id, d.event_time AS instant, d.event_id, d.price, NULL::numeric AS known_price
+          FROM said AS d
+         UNION ALL
+        SELECT t.product_key, NULL, k.valid_from, NULL, NULL, k.price
+          FROM (SELECT d.product_key, min(d.event_time) AS since, max(d.event_time) AS until FROM said AS d GROUP BY d.product_key) AS t
+         CROSS JOIN LATERAL dwh._prices_around(t.product_key, t.since, t.until) AS k),
+    placed AS (
+        SELECT l.product_key, l.product_id, l.instant, l.event_id, l.price, dwh.last_known(l.known_price) OVER w AS known_price,
+               coalesce(lead(l.instant) OVER w, 'infinity') AS next_instant
+          FROM timeline AS l
+        WINDOW w AS (PARTITION BY l.product_key ORDER BY l.instant, l.event_id NULLS FIRST ROWS UNBOUNDED PRECEDING))
+    SELECT n.product_key, n.price, n.known_price, n.instant AS since, coalesce(o.event_time, n.next_instant) AS until
+      FROM placed AS n
+      LEFT JOIN LATERAL (
+           SELECT e.event_time FROM staging.user_events AS e
+            WHERE n.instant <= applied_until   -- else not even a look-up
+              AND e.product_id = n.product_id AND e.price = n.known_price
+              AND e.event_time >= n.instant AND e.event_time < n.next_instant AND e.event_time <= applied_until
+              AND (e.event_time > n.instant OR e.event_id > n.event_id)
+            ORDER BY e.event_time LIMIT 1) AS o ON true
+     WHERE n.event_id IS NOT NULL AND n.price IS DISTINCT FROM n.known_price
+       AND o.event_time IS DISTINCT FROM n.instant;   -- not where a greater event_id said otherwise at that instant
+    ANALYZE pg_temp.dwh_new_price;
+END
+$$;
+COMMENT ON FUNCTION dwh._collect_prices(bigint[]) IS
+'Makes work table dwh_new_price of upsert_products for these loads: what price holds since when, until when, where marts.dim_product_price has another.';
+
+CREATE FUNCTION dwh._compare_prices() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+BEGIN
+    CREATE TEMPORARY TABLE dwh_price_change ON COMMIT DROP AS
+    WITH known AS MATERIALIZED (
+        SELECT t.product_key, k.price, k.valid_from, k.valid_to
+          FROM (SELECT n.product_key, min(n.since) AS since, max(n.until) AS until
+                  FROM pg_temp.dwh_new_price AS n GROUP BY n.product_key) AS t
+         CROSS JOIN LATERAL dwh._prices_around(t.product_key, t.since, t.until) AS k),
+    -- At one instant a new price goes before the start of an old interval, and that before the price it goes back to; after
+    -- the last interval there is no price, so that it ends there.
+    points AS (
+        SELECT n.product_key, n.since AS instant, n.price, 1 AS precedence FROM pg_temp.dwh_new_price AS n
+         UNION ALL
+        SELECT k.product_key, k.valid_from, k.price, 2 FROM known AS k
+         UNION ALL
+        SELECT n.product_key, n.until, n.known_price, 3 FROM pg_temp.dwh_new_price AS n
+         WHERE n.until < 'infinity' AND n.known_price IS NOT NULL
+         UNION ALL
+        SELECT k.product_key, max(k.valid_to), NULL, 4 FROM known AS k GROUP BY k.product_key HAVING bool_and(k.valid_to IS NOT NULL)),
+    changes AS (
+        SELECT d.product_key, d.instant, d.price,
+               lag(d.price) OVER (PARTITION BY d.product_key ORDER BY d.instant) IS DISTINCT FROM d.price AS is_change
+          FROM (SELECT DISTINCT ON (p.product_key, p.instant) p.* FROM points AS p
+                 ORDER BY p.product_key, p.instant, p.precedence) AS d),
+    wanted AS (
+        SELECT c.product_key, c.price, c.instant AS valid_from,
+               lead(c.instant) OVER (PARTITION BY c.product_key ORDER BY c.instant) AS valid_to
+          FROM changes AS c WHERE c.is_change)
+    SELECT product_key, valid_from, w.price, w.valid_to, k.product_key IS NOT NULL AS is_known
+      FROM (SELECT a.* FROM wanted AS a WHERE a.price IS NOT NULL) AS w
+      FULL JOIN known AS k USING (product_key, valid_from)
+     WHERE (w.price, w.valid_to) IS DISTINCT FROM (k.price, k.valid_to);
+    ANALYZE pg_temp.dwh_price_change;
+END
+$$;
+COMMENT ON FUNCTION dwh._compare_prices() IS
+'Makes work table dwh_price_change of upsert_products from dwh_new_price: the intervals to write, price NULL for those to remove.';
+
+CREATE FUNCTION dwh._apply_prices(load_ids bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed bigint;
+BEGIN
+    IF to_regclass('pg_temp.dwh_new_price') IS NOT NULL OR to_regclass('pg_temp.dwh_price_change') IS NOT NULL THEN
+        RAISE EXCEPTION 'a temporary object of this session has the name "dwh_new_price" or "dwh_price_change"'
+            USING ERRCODE = 'duplicate_table',
+                  DETAIL = 'upsert_products makes work tables of these names.',
+                  HINT = 'Drop or rename the object, or call in another session.';
+    END IF;
+    PERFORM dwh._collect_prices(load_ids);
+    PERFORM dwh._compare_prices();
+    DELETE FROM marts.dim_product_price AS d USING pg_temp.dwh_price_change AS c
+     WHERE c.price IS NULL AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
+    UPDATE marts.dim_product_price AS d SET price = c.price, valid_to = c.valid_to, is_current = c.valid_to IS NULL
+      FROM pg_temp.dwh_price_change AS c
+     WHERE c.price IS NOT NULL AND c.is_known AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
+    INSERT INTO marts.dim_product_price (product_key, price, valid_from, valid_to, is_current)
+    SELECT c.product_key, c.price, c.valid_from, c.valid_to, c.valid_to IS NULL
+      FROM pg_temp.dwh_price_change AS c WHERE NOT c.is_known
+     ORDER BY c.product_key, c.valid_from;
+    SELECT count(*) INTO changed FROM pg_temp.dwh_price_change;
+    DROP TABLE pg_temp.dwh_new_price, pg_temp.dwh_price_change;
+    RETURN changed;
+END
+$$;
+COMMENT ON FUNCTION dwh._apply_prices(bigint[]) IS
+'Brings marts.dim_product_price up to the events of these loads, whose products are there; returns how many rows it wrote or removed.';
+
+-- A warehouse of an earlier data model has products and no prices: the step would take the table for a history.
+CREATE FUNCTION dwh._fill_prices() RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO marts.dim_product_price (product_key, price, valid_from, valid_to, is_current)
+    SELECT p.product_key, n.price, n.valid_from, n.valid_to, n.valid_to IS NULL
+      FROM dwh.product_prices() AS n
+      JOIN marts.dim_product AS p ON p.product_id = n.product_id
+     WHERE NOT EXISTS (SELECT FROM marts.dim_product_price)
+       AND EXISTS (SELECT FROM marts.dim_product AS d WHERE d.price IS NOT NULL)
+$$;
+COMMENT ON FUNCTION dwh._fill_prices() IS 'Fills an empty marts.dim_product_price where there are products with prices already; else does nothing.';
+
 CREATE FUNCTION dwh.upsert_products(
     load_id bigint DEFAULT NULL,
-    OUT status text, OUT loads bigint, OUT rows_in bigint, OUT inserted bigint, OUT updated bigint)
+    OUT status text, OUT loads bigint, OUT rows_in bigint, OUT inserted bigint, OUT updated bigint,
+    OUT prices bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -77,9 +249,10 @@ BEGIN
         RETURNING 1)
     SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM added), (SELECT count(*) FROM changed)
       INTO rows_in, inserted, updated;
+    prices := CASE WHEN loads = 0 THEN 0 ELSE dwh._apply_prices(load_ids) END;
     UPDATE ops.loads AS l SET products_at = clock_timestamp() WHERE l.load_id = ANY (load_ids);
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.upsert_products(bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.upsert_products(bigint) IS
-'Brings marts.dim_product up to the events of a load, or of every staged load not applied yet: new products, newer attributes; an older late event never overwrites, null never erases. Returns one row of counts: products seen, inserted, updated. Errors: P0002 for an unknown load, 55000 for one not staged yet, WH004 without a warehouse. A repeat changes nothing and says nothing_new.';
+'Brings marts.dim_product and marts.dim_product_price up to the events of a load, or of every staged load not applied yet: new products, newer attributes, where an older late event never overwrites and null never erases; and the intervals of prices, which late events open, split, join and move. Returns one row of counts: products seen, inserted, updated; prices: intervals written or removed. Errors: P0002 for an unknown load, 55000 for one not staged yet, WH004 without a warehouse. A repeat changes nothing and says nothing_new.';
