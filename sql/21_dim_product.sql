@@ -52,92 +52,110 @@ $$;
 COMMENT ON FUNCTION dwh.product_prices() IS
 'What marts.dim_product_price should hold, computed from all of staging.user_events: half-open intervals, valid_to NULL while open. Returns one row an interval. Errors: 42P01 without a warehouse. Reads only.';
 
--- OFFSET 0 keeps the look-ups by key, product by product: their cost is the batch's, never the history's.
-CREATE FUNCTION dwh._prices_around(product_key bigint, since timestamptz, until timestamptz)
-RETURNS TABLE (price numeric, valid_from timestamptz, valid_to timestamptz)
-LANGUAGE sql STABLE AS $$
-    SELECT d.price, d.valid_from, d.valid_to
-      FROM marts.dim_product_price AS d
-     WHERE d.product_key = _prices_around.product_key
-       AND d.valid_from >= COALESCE((
-           SELECT pg_catalog.max(b.valid_from) FROM marts.dim_product_price AS b
-            WHERE b.product_key = _prices_around.product_key AND b.valid_from < _prices_around.since), '-infinity')
-       AND d.valid_from <= COALESCE((
-           SELECT pg_catalog.min(a.valid_from) FROM marts.dim_product_price AS a
-            WHERE a.product_key = _prices_around.product_key AND a.valid_from > _prices_around.until), 'infinity')
-    OFFSET 0
+-- Most batches say what is known: where one interval holds all that they say of a product, nothing is to be done.
+CREATE FUNCTION dwh._repriced_products(load_ids bigint[]) RETURNS bigint[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(array_agg(p.product_key), '{}')
+      FROM (SELECT s.product_id, min(s.event_time) AS since, max(s.event_time) AS until, min(s.price) AS lowest, max(s.price) AS highest
+              FROM staging.user_events AS s
+             WHERE s.load_id = ANY (load_ids) AND s.product_id IS NOT NULL AND s.price IS NOT NULL GROUP BY s.product_id) AS b
+      JOIN marts.dim_product AS p ON p.product_id = b.product_id
+      LEFT JOIN LATERAL (
+           SELECT h.price, h.valid_to FROM marts.dim_product_price AS h
+            WHERE h.product_key = p.product_key AND h.valid_from <= b.since ORDER BY h.valid_from DESC LIMIT 1) AS k ON true
+     WHERE (k.price = b.lowest AND k.price = b.highest AND (k.valid_to IS NULL OR b.until < k.valid_to)) IS NOT TRUE
 $$;
-COMMENT ON FUNCTION dwh._prices_around(bigint, timestamptz, timestamptz) IS
-'The price intervals of a product from the one valid just before since to the first one that starts after until, as they are.';
+COMMENT ON FUNCTION dwh._repriced_products(bigint[]) IS
+'The keys of the products of which these loads say a price that marts.dim_product_price does not have all the time.';
 
 -- A new price changes what holds from its instant to the next observation, and nothing else. Until there the table says one
--- price (each of its intervals starts with an observation), so the next observation is the next start, or the next new
--- price, or, as no-op observations are remembered in staging alone, the first staged one before both that says the price
--- which the table has. One that says the table's own price changes nothing and needs no look-up.
+-- price (each of its intervals starts with an observation), so the next observation is the end of that interval, or the next
+-- new price, or, as no-op observations are remembered in staging alone, the first staged one before both that says the price
+-- of the table. One that says the table's own price changes nothing and needs no look-up in staging.
 -- A staged load that waits for this step may be met as well: that it said the price already is true once it is applied.
-CREATE FUNCTION dwh._collect_prices(load_ids bigint[]) RETURNS void
+-- LIMIT keeps every look-up one by key, OFFSET 0 the events those of the loads: their cost is the batch's, never the history's.
+CREATE FUNCTION dwh._collect_prices(load_ids bigint[], product_keys bigint[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
-    applied_until timestamptz;   -- no other load has anything later
+    applied_until timestamptz;   -- no other load has anything later, so the table says one price from there on
 BEGIN
-    SELECT max(coalesce(l.last_event, 'infinity')) INTO applied_until
+    SELECT coalesce(max(coalesce(l.last_event, 'infinity')), '-infinity') INTO applied_until
       FROM ops.loads AS l WHERE l.products_at IS NOT NULL AND l.staged > 0;
     CREATE TEMPORARY TABLE dwh_new_price ON COMMIT DROP AS
-    WITH said AS MATERIALIZED (
+    WITH said AS (
         SELECT DISTINCT ON (p.product_key, s.event_time) p.product_key, s.product_id, s.event_time, s.event_id, s.price
-          FROM staging.user_events AS s
+          FROM (SELECT e.product_id, e.event_time, e.event_id, e.price FROM staging.user_events AS e
+                 WHERE e.load_id = ANY (load_ids) AND e.price IS NOT NULL OFFSET 0) AS s
           JOIN marts.dim_product AS p ON p.product_id = s.product_id
-         WHERE s.load_id = ANY (load_ids) AND s.price IS NOT NULL
+         WHERE p.product_key = ANY (product_keys)
          ORDER BY p.product_key, s.event_time, s.event_id DESC),
-    timeline AS (
-        SELECT d.product_key, d.product_id, d.event_time AS instant, d.event_id, d.price, NULL::numeric AS known_price
-          FROM said AS d
-         UNION ALL
-        SELECT t.product_key, NULL, k.valid_from, NULL, NULL, k.price
-          FROM (SELECT d.product_key, min(d.event_time) AS since, max(d.event_time) AS until FROM said AS d GROUP BY d.product_key) AS t
-         CROSS JOIN LATERAL dwh._prices_around(t.product_key, t.since, t.until) AS k),
+    asked AS (   -- of those after applied_until the first one asks for all
+        SELECT d.*, coalesce(lead(d.event_time) OVER w, 'infinity') AS next_time,
+               least(d.event_time, applied_until) IS DISTINCT FROM lag(least(d.event_time, applied_until)) OVER w AS asks
+          FROM said AS d WINDOW w AS (PARTITION BY d.product_key ORDER BY d.event_time)),
     placed AS (
-        SELECT l.product_key, l.product_id, l.instant, l.event_id, l.price, dwh.last_known(l.known_price) OVER w AS known_price,
-               coalesce(lead(l.instant) OVER w, 'infinity') AS next_instant
-          FROM timeline AS l
-        WINDOW w AS (PARTITION BY l.product_key ORDER BY l.instant, l.event_id NULLS FIRST ROWS UNBOUNDED PRECEDING))
-    SELECT n.product_key, n.price, n.known_price, n.instant AS since, coalesce(o.event_time, n.next_instant) AS until
+        SELECT a.product_key, a.product_id, a.event_time, a.event_id, a.price,
+               dwh.last_known(k.price) OVER w AS known_price, dwh.last_known(k.valid_from) OVER w AS known_from,
+               coalesce(dwh.last_known(coalesce(k.valid_to, f.valid_from)) OVER w, 'infinity') AS known_until, a.next_time
+          FROM asked AS a
+          LEFT JOIN LATERAL (
+               SELECT h.price, h.valid_from, coalesce(h.valid_to, 'infinity') AS valid_to FROM marts.dim_product_price AS h
+                WHERE a.asks AND h.product_key = a.product_key AND h.valid_from <= a.event_time
+                ORDER BY h.valid_from DESC LIMIT 1) AS k ON true
+          LEFT JOIN LATERAL (   -- before the first interval
+               SELECT h.valid_from FROM marts.dim_product_price AS h
+                WHERE a.asks AND k.valid_from IS NULL AND h.product_key = a.product_key
+                ORDER BY h.valid_from LIMIT 1) AS f ON true
+        WINDOW w AS (PARTITION BY a.product_key ORDER BY a.event_time ROWS UNBOUNDED PRECEDING))
+    SELECT n.product_key, n.price, n.event_time AS since, coalesce(o.event_time, least(n.next_time, n.known_until)) AS until,
+           n.known_price, n.known_from, n.known_until
       FROM placed AS n
       LEFT JOIN LATERAL (
            SELECT e.event_time FROM staging.user_events AS e
-            WHERE n.instant <= applied_until   -- else not even a look-up
+            WHERE n.event_time <= applied_until AND e.event_time <= applied_until
               AND e.product_id = n.product_id AND e.price = n.known_price
-              AND e.event_time >= n.instant AND e.event_time < n.next_instant AND e.event_time <= applied_until
-              AND (e.event_time > n.instant OR e.event_id > n.event_id)
+              AND e.event_time >= n.event_time AND e.event_time < n.next_time AND e.event_time < n.known_until
+              AND (e.event_time > n.event_time OR e.event_id > n.event_id)
             ORDER BY e.event_time LIMIT 1) AS o ON true
-     WHERE n.event_id IS NOT NULL AND n.price IS DISTINCT FROM n.known_price
-       AND o.event_time IS DISTINCT FROM n.instant;   -- not where a greater event_id said otherwise at that instant
+     WHERE n.price IS DISTINCT FROM n.known_price
+       AND o.event_time IS DISTINCT FROM n.event_time;   -- not where a greater event_id said otherwise at that instant
     ANALYZE pg_temp.dwh_new_price;
 END
 $$;
-COMMENT ON FUNCTION dwh._collect_prices(bigint[]) IS
-'Makes work table dwh_new_price of upsert_products for these loads: what price holds since when, until when, where marts.dim_product_price has another.';
+COMMENT ON FUNCTION dwh._collect_prices(bigint[], bigint[]) IS
+'Makes work table dwh_new_price of upsert_products for these loads and products: what price holds since when, until when, where marts.dim_product_price has another, and the interval that has it.';
 
 CREATE FUNCTION dwh._compare_prices() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 BEGIN
     CREATE TEMPORARY TABLE dwh_price_change ON COMMIT DROP AS
-    WITH known AS MATERIALIZED (
-        SELECT t.product_key, k.price, k.valid_from, k.valid_to
-          FROM (SELECT n.product_key, min(n.since) AS since, max(n.until) AS until
-                  FROM pg_temp.dwh_new_price AS n GROUP BY n.product_key) AS t
-         CROSS JOIN LATERAL dwh._prices_around(t.product_key, t.since, t.until) AS k),
-    -- At one instant a new price goes before the start of an old interval, and that before the price it goes back to; after
-    -- the last interval there is no price, so that it ends there.
+    WITH known AS MATERIALIZED (   -- the intervals that change, and the neighbours that they may become one with
+        SELECT DISTINCT n.product_key, n.known_from AS valid_from, n.known_until AS valid_to, n.known_price AS price
+          FROM pg_temp.dwh_new_price AS n WHERE n.known_from IS NOT NULL
+         UNION
+        SELECT n.product_key, b.valid_from, b.valid_to, b.price
+          FROM pg_temp.dwh_new_price AS n
+         CROSS JOIN LATERAL (
+               SELECT h.* FROM marts.dim_product_price AS h
+                WHERE h.product_key = n.product_key AND h.valid_from < n.since ORDER BY h.valid_from DESC LIMIT 1) AS b
+         WHERE n.since = n.known_from
+         UNION
+        SELECT n.product_key, a.valid_from, coalesce(a.valid_to, 'infinity'), a.price
+          FROM pg_temp.dwh_new_price AS n
+         CROSS JOIN LATERAL (
+               SELECT h.* FROM marts.dim_product_price AS h
+                WHERE h.product_key = n.product_key AND h.valid_from = n.until LIMIT 1) AS a
+         WHERE n.until = n.known_until AND n.until < 'infinity'),
+    -- At one instant a new price goes before the start of a known interval, that before the price it goes back to, and that
+    -- before the end of the known, where the price is NULL.
     points AS (
         SELECT n.product_key, n.since AS instant, n.price, 1 AS precedence FROM pg_temp.dwh_new_price AS n
          UNION ALL
         SELECT k.product_key, k.valid_from, k.price, 2 FROM known AS k
          UNION ALL
-        SELECT n.product_key, n.until, n.known_price, 3 FROM pg_temp.dwh_new_price AS n
-         WHERE n.until < 'infinity' AND n.known_price IS NOT NULL
+        SELECT n.product_key, n.until, n.known_price, 3 FROM pg_temp.dwh_new_price AS n WHERE n.until < n.known_until AND n.known_from IS NOT NULL
          UNION ALL
-        SELECT k.product_key, max(k.valid_to), NULL, 4 FROM known AS k GROUP BY k.product_key HAVING bool_and(k.valid_to IS NOT NULL)),
+        SELECT k.product_key, k.valid_to, NULL, 4 FROM known AS k WHERE k.valid_to < 'infinity'),
     changes AS (
         SELECT d.product_key, d.instant, d.price,
                lag(d.price) OVER (PARTITION BY d.product_key ORDER BY d.instant) IS DISTINCT FROM d.price AS is_change
@@ -145,9 +163,9 @@ BEGIN
                  ORDER BY p.product_key, p.instant, p.precedence) AS d),
     wanted AS (
         SELECT c.product_key, c.price, c.instant AS valid_from,
-               lead(c.instant) OVER (PARTITION BY c.product_key ORDER BY c.instant) AS valid_to
+               coalesce(lead(c.instant) OVER (PARTITION BY c.product_key ORDER BY c.instant), 'infinity') AS valid_to
           FROM changes AS c WHERE c.is_change)
-    SELECT product_key, valid_from, w.price, w.valid_to, k.product_key IS NOT NULL AS is_known
+    SELECT product_key, valid_from, w.price, nullif(w.valid_to, 'infinity') AS valid_to, k.product_key IS NOT NULL AS is_known
       FROM (SELECT a.* FROM wanted AS a WHERE a.price IS NOT NULL) AS w
       FULL JOIN known AS k USING (product_key, valid_from)
      WHERE (w.price, w.valid_to) IS DISTINCT FROM (k.price, k.valid_to);
@@ -160,15 +178,18 @@ COMMENT ON FUNCTION dwh._compare_prices() IS
 CREATE FUNCTION dwh._apply_prices(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    product_keys bigint[] := dwh._repriced_products(load_ids);
     changed bigint;
 BEGIN
-    IF to_regclass('pg_temp.dwh_new_price') IS NOT NULL OR to_regclass('pg_temp.dwh_price_change') IS NOT NULL THEN
+    IF cardinality(product_keys) = 0 THEN
+        RETURN 0;
+    ELSIF to_regclass('pg_temp.dwh_new_price') IS NOT NULL OR to_regclass('pg_temp.dwh_price_change') IS NOT NULL THEN
         RAISE EXCEPTION 'a temporary object of this session has the name "dwh_new_price" or "dwh_price_change"'
             USING ERRCODE = 'duplicate_table',
                   DETAIL = 'upsert_products makes work tables of these names.',
                   HINT = 'Drop or rename the object, or call in another session.';
     END IF;
-    PERFORM dwh._collect_prices(load_ids);
+    PERFORM dwh._collect_prices(load_ids, product_keys);
     PERFORM dwh._compare_prices();
     DELETE FROM marts.dim_product_price AS d USING pg_temp.dwh_price_change AS c
      WHERE c.price IS NULL AND d.product_key = c.product_key AND d.valid_from = c.valid_from;

@@ -99,11 +99,13 @@ SELECT t.product_key, t.price AS product_price, v.*
   FROM touched AS t
   LEFT JOIN LATERAL (
        SELECT d.*, lead(d.valid_from) OVER w AS next_from, lead(d.price) OVER w AS next_price
-         FROM dwh._prices_around(t.product_key, t.since, 'infinity') AS d WINDOW w AS (ORDER BY d.valid_from)) AS v ON true
+         FROM marts.dim_product_price AS d
+        WHERE d.product_key = t.product_key AND d.valid_from >= coalesce((SELECT max(b.valid_from)
+              FROM marts.dim_product_price AS b WHERE b.product_key = t.product_key AND b.valid_from < t.since), '-infinity')
+       WINDOW w AS (ORDER BY d.valid_from)) AS v ON true
  WHERE v.valid_to IS DISTINCT FROM v.next_from OR v.price = v.next_price
     OR v.next_from IS NULL AND v.price IS DISTINCT FROM t.price
-       AND NOT EXISTS (SELECT FROM ops.loads AS l   -- whose prices one of the two may have already
-                        WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.products_at IS NULL)
+       AND NOT EXISTS (SELECT FROM ops.loads AS l WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.products_at IS NULL)
 $$),
 (80, 'event_in_version', 'error',
  'Every fact points to a version of its own user that is valid at its event_time.',
