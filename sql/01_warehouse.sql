@@ -422,6 +422,8 @@ BEGIN
         flags text[]) PARTITION BY RANGE (event_time);
     CREATE INDEX IF NOT EXISTS user_events_load_id ON staging.user_events (load_id);
     CREATE INDEX IF NOT EXISTS user_events_user_id ON staging.user_events (user_id, event_time);
+    CREATE INDEX IF NOT EXISTS user_events_price ON staging.user_events (product_id, event_time)
+        WHERE product_id IS NOT NULL AND price IS NOT NULL;
     COMMENT ON TABLE staging.user_events IS
         'Typed events, each event_id once. Range-partitioned by event_time (UTC) as the facts are. These are the observations that marts.dim_user is a function of.';
     PERFORM dwh._comment_columns('staging.user_events', ARRAY[
@@ -608,6 +610,7 @@ BEGIN
     IF is_model_2 THEN
         PERFORM dwh._take_up_staging();
     END IF;
+    PERFORM dwh._fill_prices();
     PERFORM dwh._create_kpis();
     PERFORM dwh._add_quality_checks();
     INSERT INTO ops.warehouse AS w (model_version) VALUES (dwh._model_version())

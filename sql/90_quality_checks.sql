@@ -86,6 +86,27 @@ SELECT v.user_id, v.user_key, v.valid_from, v.valid_to, v.next_from
          WHERE $1 IS NULL OR d.user_id IN (SELECT s.user_id FROM staging.user_events AS s WHERE s.load_id = ANY ($1))) AS v
  WHERE v.valid_to IS DISTINCT FROM v.next_from
 $$),
+(75, 'price_intervals', 'error',
+ 'The prices of a product neither overlap nor leave a gap, one differs from the next, and the open one is the product''s.',
+$$
+WITH touched AS MATERIALIZED (   -- since when: what was before has not changed
+    SELECT p.product_key, p.price, min(s.event_time) AS since
+      FROM staging.user_events AS s JOIN marts.dim_product AS p ON p.product_id = s.product_id
+     WHERE s.load_id = ANY ($1) AND s.price IS NOT NULL GROUP BY p.product_key
+     UNION ALL
+    SELECT p.product_key, p.price, '-infinity' FROM marts.dim_product AS p WHERE $1 IS NULL)
+SELECT t.product_key, t.price AS product_price, v.*
+  FROM touched AS t
+  LEFT JOIN LATERAL (
+       SELECT d.*, lead(d.valid_from) OVER w AS next_from, lead(d.price) OVER w AS next_price
+         FROM marts.dim_product_price AS d
+        WHERE d.product_key = t.product_key AND d.valid_from >= coalesce((SELECT max(b.valid_from)
+              FROM marts.dim_product_price AS b WHERE b.product_key = t.product_key AND b.valid_from < t.since), '-infinity')
+       WINDOW w AS (ORDER BY d.valid_from)) AS v ON true
+ WHERE v.valid_to IS DISTINCT FROM v.next_from OR v.price = v.next_price
+    OR v.next_from IS NULL AND v.price IS DISTINCT FROM t.price
+       AND NOT EXISTS (SELECT FROM ops.loads AS l WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.products_at IS NULL)
+$$),
 (80, 'event_in_version', 'error',
  'Every fact points to a version of its own user that is valid at its event_time.',
 $$

@@ -97,7 +97,7 @@ BEGIN
         WHEN 'apply_scd2' THEN
             SELECT s.status, s.rows_in, s.opened + s.moved + s.closed + s.removed INTO status, rows_in, rows_out FROM dwh.apply_scd2() AS s;
         WHEN 'upsert_products' THEN
-            SELECT s.status, s.rows_in, s.inserted + s.updated INTO status, rows_in, rows_out FROM dwh.upsert_products() AS s;
+            SELECT s.status, s.rows_in, s.inserted + s.updated + s.prices INTO status, rows_in, rows_out FROM dwh.upsert_products() AS s;
         WHEN 'load_facts' THEN
             SELECT s.status, s.rows_in, s.facts INTO status, rows_in, rows_out FROM dwh.load_facts() AS s;
         WHEN 'run_quality_checks' THEN

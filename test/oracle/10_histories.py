@@ -26,6 +26,7 @@ def instants():
     base = datetime(2023, 12, 31, 23, 59, 59, 999999, tzinfo=timezone.utc)
     steps = [timedelta(0), timedelta(microseconds=1), timedelta(microseconds=2), timedelta(days=1), timedelta(days=-31),
              timedelta(hours=5), timedelta(days=3650 * -3), timedelta(seconds=1), timedelta(days=200)]
+    steps += [timedelta(days=day) for day in range(2, 13)]  # so that products, which many users see, have long histories
     return [base + step for step in rng.sample(steps, rng.randint(1, 5))]
 
 
@@ -81,7 +82,7 @@ for number in range(histories):
         known = product is not None and rng.random() < .5
         category = rng.choice([None, "toys", "books"]) if known else None
         brand = rng.choice([None, "Acme", "Ember"]) if known else None
-        price = rng.choice([None, 10, 20]) if known else None
+        price = rng.choice([None, 10, 10, 20, 20, 30, 0, -5]) if product is not None and rng.random() < .7 else None
         payload = {"event_id": sent_id, "event_time": spell_time(time), "event_type": rng.choice(["page_view", "add_to_cart", "wishlist"]),
                    "user_id": user}
         for key, value in (("device", device), ("country", country), ("product_id", product), ("category", category), ("brand", brand)):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Thousands of random small histories against a brute-force oracle: loaded whole, and split into rounds, shuffled and with
-# replays, so that late events meet versions and facts that are there already. After every round the marts must be what the
+# replays, so that late events meet versions, prices and facts that are there already. After every round the marts must be what the
 # oracle makes of the events so far, and keys must have stayed.
 . "$(dirname "$0")/common.bash"
 histories=6000 rounds=8
@@ -22,7 +22,7 @@ keys() {
 # Compares with the oracle.
 compare() { # round name
     sql "CALL oracle.compute($1)"
-    q -c 'ANALYZE oracle.seen' -c 'ANALYZE oracle.state' -c 'ANALYZE oracle.version'
+    q -c 'ANALYZE oracle.seen' -c 'ANALYZE oracle.state' -c 'ANALYZE oracle.version' -c 'ANALYZE oracle.price_state'
     is "$(sql "SELECT * FROM oracle.differences() WHERE rows <> 0")$key_trouble" "" "$2"
     key_trouble=
 }
@@ -30,7 +30,7 @@ compare() { # round name
 begin dwh_oracle_whole whole
 sql "SELECT dwh.run_pipeline('$scratch/whole.jsonl')" >/dev/null
 keys
-compare 1 "$histories histories ($events events) loaded whole: $(sql 'SELECT count(*) FROM marts.dim_user') versions as the oracle has them"
+compare 1 "$histories histories ($events events) loaded whole: $(sql 'SELECT count(*) FROM marts.dim_user') versions and $(sql 'SELECT count(*) FROM marts.dim_product_price') prices as the oracle has them"
 is "$(failing_checks)" "" "whole: every quality check passes"
 whole=$(marts)
 # An oracle that cannot fail proves nothing: each comparison must see its own damage.
@@ -41,6 +41,10 @@ damage 'versions missing, versions too many' \
     "UPDATE marts.dim_user SET valid_to = valid_to - interval '1 microsecond' WHERE user_key = (SELECT min(user_key) FROM marts.dim_user WHERE valid_to > valid_from + interval '1 hour' AND user_key NOT IN (SELECT user_key FROM marts.fact_user_events f JOIN marts.dim_user d USING (user_key) WHERE f.event_time = d.valid_to - interval '1 microsecond'))"
 damage 'products missing, products too many' \
     "UPDATE marts.dim_product SET brand = 'other' WHERE product_key = (SELECT min(product_key) FROM marts.dim_product WHERE brand IS NOT NULL)"
+damage 'prices missing, prices too many' \
+    "UPDATE marts.dim_product_price AS h SET valid_to = valid_to - interval '1 microsecond', price = price + 0.00 WHERE (product_key, valid_from) = (SELECT product_key, valid_from FROM marts.dim_product_price WHERE valid_to > valid_from + interval '1 hour' ORDER BY 1, 2 LIMIT 1)"
+damage 'prices missing' "DELETE FROM marts.dim_product_price WHERE is_current AND product_key = (SELECT min(product_key) FROM marts.dim_product_price)"
+damage 'prices too many' "INSERT INTO marts.dim_product_price SELECT product_key, 99, min(valid_from) - interval '1 day', min(valid_from), false FROM marts.dim_product_price GROUP BY 1 LIMIT 1"
 damage 'events without a fact' "DELETE FROM marts.fact_user_events WHERE event_id = (SELECT min(event_id::text)::uuid FROM marts.fact_user_events)"
 damage 'facts with a wrong version' \
     "UPDATE marts.fact_user_events SET user_key = (SELECT max(user_key) FROM marts.dim_user) WHERE event_id = (SELECT f.event_id FROM marts.fact_user_events f JOIN marts.dim_user d USING (user_key) WHERE d.user_id = 'u000007' LIMIT 1)"
@@ -78,7 +82,7 @@ for ((round = 1; round <= rounds; round++)); do
        done
        q -c 'SELECT dwh.load_facts()' -c 'SELECT dwh.run_quality_checks()' >/dev/null ;;
     esac
-    compare $round "verbs, round $round of $rounds: versions, products, facts and keys as the oracle has them"
+    compare $round "verbs, round $round of $rounds: versions, products, prices, facts and keys as the oracle has them"
 done
 is "$(failing_checks)" "" "verbs: every quality check passes"
 is "$(sql 'SELECT sum(staged) FROM ops.loads')" "$events" "verbs: every event staged once"
@@ -87,6 +91,8 @@ is "$(sql 'SELECT sum(replayed) || $$ $$ || sum(conflicting) + sum(rejected) + s
 is "$(marts)" "$whole" "verbs: the same marts as one load"
 is "$(sql "SELECT count(*) FROM (SELECT user_id, device, country, valid_from, valid_to FROM dwh.user_versions() EXCEPT ALL SELECT user_id, device, country, valid_from, valid_to FROM oracle.version) AS d")" 0 \
     "dwh.user_versions() says the same as the oracle"
+is "$(sql "SELECT count(*) FROM ((SELECT * FROM dwh.product_prices() EXCEPT ALL SELECT * FROM oracle.price) UNION ALL (SELECT * FROM oracle.price EXCEPT ALL SELECT * FROM dwh.product_prices())) AS d")" 0 \
+    "dwh.product_prices() says the same as the oracle"
 before=$(rows_as_stored)
 q -c 'SELECT dwh.stage_events()' -c 'SELECT dwh.apply_scd2()' -c 'SELECT dwh.upsert_products()' -c 'SELECT dwh.load_facts()' >"$scratch/again"
 is "$(grep -c nothing_new "$scratch/again")" 4 "verbs: called again, each says nothing_new"
@@ -98,7 +104,7 @@ for ((round = 1; round <= rounds; round++)); do
     if [ $((round % 2)) = 0 ]; then sql "SELECT dwh.run_pipeline('$scratch/runs/$round')" >/dev/null; keys; else
         for part in 2 3 1; do sql "SELECT dwh.run_pipeline('$scratch/runs/$round/part_$part.jsonl')" >/dev/null; keys; done
     fi
-    compare $round "runs, round $round of $rounds: versions, products, facts and keys as the oracle has them"
+    compare $round "runs, round $round of $rounds: versions, products, prices, facts and keys as the oracle has them"
 done
 is "$(failing_checks)" "" "runs: every quality check passes"
 is "$(marts)" "$whole" "runs: the same marts as one load"

@@ -1,6 +1,6 @@
 -- The oracle of the dimensions: obvious and quadratic, from what the histories mean and nothing of the extension.
 -- The value of an attribute at an instant is the one of the greatest (event_time, event_id) at or before it that is not
--- null; a version is a run of instants with equal values.
+-- null; a version, or the interval of a price, is a run of instants with equal values.
 
 CREATE SCHEMA oracle;
 CREATE TABLE oracle.observation (
@@ -14,13 +14,18 @@ CREATE INDEX ON oracle.state (user_id);
 CREATE TABLE oracle.start (LIKE oracle.state);
 CREATE INDEX ON oracle.start (user_id);
 CREATE TABLE oracle.version (user_id text, device text, country text, valid_from timestamptz, valid_to timestamptz);
+CREATE TABLE oracle.price_state (product_id text, instant timestamptz, price numeric);
+CREATE INDEX ON oracle.price_state (product_id);
+CREATE TABLE oracle.price_start (LIKE oracle.price_state);
+CREATE INDEX ON oracle.price_start (product_id);
+CREATE TABLE oracle.price (product_id text, price numeric, valid_from timestamptz, valid_to timestamptz);
 CREATE TABLE oracle.product (product_id text, category text, brand text, price numeric, is_inferred boolean);
 -- dim_user as the last step left it
 CREATE TABLE oracle.kept AS SELECT * FROM marts.dim_user;
 
 -- Computes what the marts must be after a round.
 CREATE PROCEDURE oracle.compute(upto integer) LANGUAGE sql AS $$
-    TRUNCATE oracle.seen, oracle.state, oracle.start, oracle.version, oracle.product;
+    TRUNCATE oracle.seen, oracle.state, oracle.start, oracle.version, oracle.price_state, oracle.price_start, oracle.price, oracle.product;
     INSERT INTO oracle.seen SELECT o.* FROM oracle.observation AS o WHERE o.round <= upto;
     INSERT INTO oracle.state
     SELECT i.user_id, i.event_time,
@@ -41,6 +46,23 @@ CREATE PROCEDURE oracle.compute(upto integer) LANGUAGE sql AS $$
     SELECT s.user_id, s.device, s.country, s.instant,
            (SELECT min(n.instant) FROM oracle.start AS n WHERE n.user_id = s.user_id AND n.instant > s.instant)
       FROM oracle.start AS s;
+    -- likewise the prices, of the instants at which one was said
+    INSERT INTO oracle.price_state
+    SELECT i.product_id, i.event_time,
+           (SELECT o.price FROM oracle.seen AS o
+             WHERE o.product_id = i.product_id AND o.event_time <= i.event_time AND o.price IS NOT NULL
+             ORDER BY o.event_time DESC, o.event_id DESC LIMIT 1)
+      FROM (SELECT DISTINCT product_id, event_time FROM oracle.seen WHERE product_id IS NOT NULL AND price IS NOT NULL) AS i;
+    INSERT INTO oracle.price_start
+    SELECT s.* FROM oracle.price_state AS s
+     WHERE NOT EXISTS (
+           SELECT FROM oracle.price_state AS p
+            WHERE p.product_id = s.product_id AND p.price = s.price
+              AND p.instant = (SELECT max(b.instant) FROM oracle.price_state AS b WHERE b.product_id = s.product_id AND b.instant < s.instant));
+    INSERT INTO oracle.price
+    SELECT s.product_id, s.price, s.instant,
+           (SELECT min(n.instant) FROM oracle.price_start AS n WHERE n.product_id = s.product_id AND n.instant > s.instant)
+      FROM oracle.price_start AS s;
     INSERT INTO oracle.product
     SELECT k.*, k.category IS NULL AND k.brand IS NULL AND k.price IS NULL
       FROM (SELECT p.product_id,
@@ -72,6 +94,16 @@ CREATE FUNCTION oracle.differences(OUT what text, OUT rows bigint) RETURNS SETOF
     SELECT 'products too many', count(*) FROM (
         SELECT product_id, category, brand, price, is_inferred FROM marts.dim_product EXCEPT ALL
         SELECT * FROM oracle.product) AS d
+     UNION ALL
+    SELECT 'prices missing', count(*) FROM (
+        SELECT product_id, price, valid_from, valid_to, valid_to IS NULL FROM oracle.price EXCEPT ALL
+        SELECT p.product_id, h.price, h.valid_from, h.valid_to, h.is_current
+          FROM marts.dim_product_price AS h LEFT JOIN marts.dim_product AS p USING (product_key)) AS d
+     UNION ALL
+    SELECT 'prices too many', count(*) FROM (
+        SELECT p.product_id, h.price, h.valid_from, h.valid_to, h.is_current
+          FROM marts.dim_product_price AS h LEFT JOIN marts.dim_product AS p USING (product_key) EXCEPT ALL
+        SELECT product_id, price, valid_from, valid_to, valid_to IS NULL FROM oracle.price) AS d
      UNION ALL
     SELECT 'events without a fact', count(*) FROM (
         SELECT event_id, event_time FROM oracle.seen EXCEPT ALL SELECT event_id, event_time FROM marts.fact_user_events) AS d

@@ -75,6 +75,9 @@ WITH mean (mart, meaning) AS (
      UNION ALL
     SELECT 'dim_product', ROW(p.product_id, p.category, p.brand, trim_scale(p.price), p.is_inferred)::text FROM marts.dim_product AS p
      UNION ALL
+    SELECT 'dim_product_price', ROW(p.product_id, trim_scale(h.price), h.valid_from, h.valid_to, h.is_current)::text
+      FROM marts.dim_product_price AS h LEFT JOIN marts.dim_product AS p USING (product_key)
+     UNION ALL
     SELECT 'fact_user_events', ROW(f.event_id, f.event_time, f.event_type, f.session_id, f.quantity, trim_scale(f.price),
            trim_scale(f.revenue), f.attributes, u.user_id, u.device, u.country, u.valid_from, u.valid_to, p.product_id)::text
       FROM marts.fact_user_events AS f
@@ -89,7 +92,7 @@ SQL
 # that nothing was written, not even the same again.
 rows_as_stored() {
     local table
-    for table in raw.user_events staging.user_events marts.dim_user marts.dim_product marts.fact_user_events; do
+    for table in raw.user_events staging.user_events marts.dim_user marts.dim_product marts.dim_product_price marts.fact_user_events; do
         echo "$table $(sql "SELECT count(*), sum(hashtextextended(t::text || t.tableoid || t.ctid || t.xmin, 1)::numeric) FROM $table AS t")"
     done
 }

@@ -25,6 +25,7 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.parse_event(jsonb,timestamptz)', 'dwh.parsed_event'),
                ('dwh.create_warehouse()', 'record'),
                ('dwh.stage_events(bigint)', 'record'),
+               ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
                ('dwh.run_quality_checks(bigint,boolean)',
                 'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)')) AS f (signature, result);
@@ -33,7 +34,7 @@ SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.nam
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
                ('run_pipeline', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
-               ('user_versions', 'stable'), ('product_state', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
+               ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.prosecdef$$,

@@ -4,7 +4,7 @@ SELECT no_plan();
 
 SELECT has_schema(s) FROM unnest(ARRAY['raw', 'staging', 'marts', 'ops']) AS s;
 SELECT has_table(t.schema::name, t.name::name)
-  FROM (VALUES ('raw', 'user_events'), ('staging', 'user_events'), ('marts', 'dim_user'), ('marts', 'dim_product'),
+  FROM (VALUES ('raw', 'user_events'), ('staging', 'user_events'), ('marts', 'dim_user'), ('marts', 'dim_product'), ('marts', 'dim_product_price'),
                ('ops', 'loads'), ('ops', 'rejects'), ('ops', 'event_conflicts'), ('ops', 'runs'), ('ops', 'run_steps'),
                ('ops', 'quality_checks'), ('ops', 'quality_results'), ('ops', 'alerts')) AS t (schema, name);
 SELECT has_view('marts', v, v) FROM unnest(ARRAY['kpi_daily', 'kpi_segment']::name[]) AS v;
@@ -26,6 +26,9 @@ SELECT col_type_is(c.schema::name, c.relation::name, c.name::name, c.type, forma
     ('marts', 'dim_user', 'valid_to', 'timestamp with time zone'), ('marts', 'dim_user', 'is_current', 'boolean'),
     ('marts', 'dim_product', 'product_key', 'bigint'), ('marts', 'dim_product', 'product_id', 'text'), ('marts', 'dim_product', 'category', 'text'),
     ('marts', 'dim_product', 'brand', 'text'), ('marts', 'dim_product', 'price', 'numeric'), ('marts', 'dim_product', 'is_inferred', 'boolean'),
+    ('marts', 'dim_product_price', 'product_key', 'bigint'), ('marts', 'dim_product_price', 'price', 'numeric'),
+    ('marts', 'dim_product_price', 'valid_from', 'timestamp with time zone'), ('marts', 'dim_product_price', 'valid_to', 'timestamp with time zone'),
+    ('marts', 'dim_product_price', 'is_current', 'boolean'),
     ('marts', 'fact_user_events', 'event_id', 'uuid'), ('marts', 'fact_user_events', 'event_time', 'timestamp with time zone'),
     ('marts', 'fact_user_events', 'event_type', 'text'), ('marts', 'fact_user_events', 'session_id', 'text'), ('marts', 'fact_user_events', 'user_key', 'bigint'),
     ('marts', 'fact_user_events', 'product_key', 'bigint'), ('marts', 'fact_user_events', 'quantity', 'integer'), ('marts', 'fact_user_events', 'price', 'numeric'),
@@ -44,17 +47,17 @@ SELECT col_type_is(c.schema::name, c.relation::name, c.name::name, c.type, forma
 
 SELECT col_is_pk(k.schema::name, k.relation::name, k.columns, format('key of %s.%s', k.schema, k.relation))
   FROM (VALUES ('raw', 'user_events', '{load_id,line_no}'::name[]), ('marts', 'dim_user', '{user_key}'),
-               ('marts', 'dim_product', '{product_key}'), ('ops', 'loads', '{load_id}'), ('ops', 'rejects', '{load_id,line_no}'),
+               ('marts', 'dim_product', '{product_key}'), ('marts', 'dim_product_price', '{product_key,valid_from}'), ('ops', 'loads', '{load_id}'), ('ops', 'rejects', '{load_id,line_no}'),
                ('ops', 'event_conflicts', '{load_id,line_no}'), ('ops', 'runs', '{run_id}'), ('ops', 'run_steps', '{run_id,step_no}'),
                ('ops', 'quality_checks', '{name}'), ('ops', 'quality_results', '{result_id}'), ('ops', 'alerts', '{alert_id}')) AS k (schema, relation, columns);
 SELECT col_is_unique('marts', 'dim_user', ARRAY['user_id', 'valid_from']::name[], 'a user has one version from an instant on');
 SELECT col_is_unique('marts', 'dim_product', 'product_id', 'a product is there once');
 SELECT index_is_unique('marts', 'dim_user', 'dim_user_current', 'a user has one current version');
-SELECT has_index('staging', 'user_events', i, i::text) FROM unnest(ARRAY['user_events_load_id', 'user_events_user_id']::name[]) AS i;
+SELECT has_index('staging', 'user_events', i, i::text) FROM unnest(ARRAY['user_events_load_id', 'user_events_user_id', 'user_events_price']::name[]) AS i;
 SELECT col_not_null(c.schema::name, c.relation::name, c.name::name, format('%s.%s.%s is not null', c.schema, c.relation, c.name))
   FROM (VALUES ('raw', 'user_events', 'payload'), ('raw', 'user_events', 'byte_offset'), ('staging', 'user_events', 'event_time'),
                ('staging', 'user_events', 'event_type'), ('staging', 'user_events', 'user_id'), ('marts', 'dim_user', 'user_id'),
-               ('marts', 'dim_user', 'valid_from'), ('marts', 'dim_user', 'is_current'), ('marts', 'dim_product', 'product_id'),
+               ('marts', 'dim_user', 'valid_from'), ('marts', 'dim_user', 'is_current'), ('marts', 'dim_product', 'product_id'), ('marts', 'dim_product_price', 'price'), ('marts', 'dim_product_price', 'valid_from'),
                ('marts', 'fact_user_events', 'event_id'), ('marts', 'fact_user_events', 'event_time'), ('marts', 'fact_user_events', 'user_key'),
                ('marts', 'fact_user_events', 'product_key'), ('marts', 'fact_user_events', 'load_id'), ('ops', 'loads', 'lines')) AS c (schema, relation, name);
 SELECT col_is_null('marts', 'dim_user', 'valid_to', 'an open version has no end');
@@ -63,6 +66,8 @@ SELECT col_is_null('marts', 'dim_user', 'valid_to', 'an open version has no end'
 SELECT throws_ok($$INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-02', '2025-01-02', false)$$, '23514', NULL, 'no version of no length');
 SELECT throws_ok($$INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-02', NULL, false)$$, '23514', NULL, 'an open version is current');
 SELECT throws_ok($$INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-02', '2025-01-03', true)$$, '23514', NULL, 'a closed one is not');
+SELECT throws_ok($$INSERT INTO marts.dim_product_price VALUES (0, 1, '2025-01-02', '2025-01-02', false)$$, '23514', NULL, 'no price of no length');
+SELECT throws_ok($$INSERT INTO marts.dim_product_price VALUES (0, 1, '2025-01-02', NULL, false)$$, '23514', NULL, 'an open price is current');
 SELECT throws_ok($$INSERT INTO ops.loads (path, lines, loaded, rejected, blank, status, loaded_at) VALUES ('x', 3, 1, 1, 0, 'loaded', now())$$, '23514', NULL, 'lines = loaded + rejected + blank');
 SELECT throws_ok($$INSERT INTO ops.loads (path, lines, loaded, rejected, blank, status, loaded_at) VALUES ('x', 0, 0, 0, 0, 'nonsense', now())$$, '23514', NULL, 'a status that there is');
 SELECT dwh._make_partitions('staging.user_events', ARRAY['2023-06-05Z'::timestamptz]) AS made \gset

@@ -49,6 +49,7 @@ SELECT * FROM dwh.retry_rejects();
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();
 SELECT count(*) FROM dwh.product_state();
+SELECT count(*) FROM dwh.product_prices();
 SELECT count(*) FROM dwh.resolved_facts(1);
 SELECT count(*) FROM dwh.fact_partitions();
 SELECT count(*) FROM marts.kpi_daily;
@@ -121,6 +122,12 @@ CREATE FUNCTION test.differences() RETURNS TABLE (what text, row_text text) LANG
     UNION ALL
     (SELECT 'products too many', v::text FROM (SELECT product_id, category, brand, price FROM marts.dim_product WHERE product_key <> 0
         EXCEPT ALL SELECT product_id, category, brand, price FROM dwh.product_state()) AS v)
+    UNION ALL
+    (SELECT 'prices missing', v::text FROM (SELECT * FROM dwh.product_prices() EXCEPT ALL
+        SELECT p.product_id, d.price, d.valid_from, d.valid_to FROM marts.dim_product_price AS d LEFT JOIN marts.dim_product AS p USING (product_key)) AS v)
+    UNION ALL
+    (SELECT 'prices too many', v::text FROM (SELECT p.product_id, d.price, d.valid_from, d.valid_to
+        FROM marts.dim_product_price AS d LEFT JOIN marts.dim_product AS p USING (product_key) EXCEPT ALL SELECT * FROM dwh.product_prices()) AS v)
     UNION ALL
     (SELECT 'inferred is wrong', p.product_id FROM marts.dim_product AS p
       WHERE product_key <> 0 AND is_inferred <> (coalesce(category, brand, price::text) IS NULL))

@@ -10,7 +10,7 @@ SELECT n.nspname AS schema, string_agg(c.relname || CASE c.relkind WHEN 'v' THEN
 SELECT a.attrelid::regclass AS relation, a.attname AS "column", format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required
   FROM pg_attribute AS a
  WHERE a.attrelid IN ('raw.user_events'::regclass, 'staging.user_events'::regclass, 'marts.dim_user'::regclass,
-                      'marts.dim_product'::regclass, 'marts.fact_user_events'::regclass)
+                      'marts.dim_product'::regclass, 'marts.dim_product_price'::regclass, 'marts.fact_user_events'::regclass)
    AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attrelid::regclass::text COLLATE "C", a.attnum;
 -- ids compare as bytes: no text column of the warehouse depends on the database's collation
@@ -25,6 +25,9 @@ SELECT product_key, product_id, is_inferred FROM marts.dim_product;
 INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-01Z', '2025-01-01Z', false);
 INSERT INTO marts.dim_user (user_id, valid_from, valid_to, is_current) VALUES ('u', '2025-01-01Z', NULL, false);
 INSERT INTO marts.dim_user (user_id, valid_from, is_current) VALUES ('u', '2025-01-01Z', true), ('u', '2025-01-02Z', true);
+INSERT INTO marts.dim_product_price VALUES (0, 1, '2025-01-01Z', '2025-01-01Z', false);
+INSERT INTO marts.dim_product_price VALUES (0, 1, '2025-01-01Z', NULL, false);
+INSERT INTO marts.dim_product_price VALUES (0, 1, '2025-01-01Z', NULL, true), (0, 2, '2025-01-01Z', NULL, true);
 INSERT INTO staging.user_events (event_id, event_time, event_type, user_id, load_id, line_no, quantity) VALUES (gen_random_uuid(), now(), 'x', 'u', 1, 1, -1);
 INSERT INTO ops.loads (path, lines, loaded, rejected, blank, status, loaded_at) VALUES ('x', 3, 1, 1, 0, 'loaded', now());
 \set VERBOSITY terse

@@ -7,7 +7,7 @@ SELECT test.begin();
 CREATE FUNCTION test.state() RETURNS text LANGUAGE sql AS $$
     SELECT md5(string_agg(t, E'\n' ORDER BY t COLLATE "C")) FROM (
         SELECT 'r' || r::text FROM raw.user_events AS r UNION ALL SELECT 's' || s::text FROM staging.user_events AS s UNION ALL SELECT 'u' || u::text FROM marts.dim_user AS u
-        UNION ALL SELECT 'p' || p::text FROM marts.dim_product AS p UNION ALL SELECT 'f' || f::text FROM marts.fact_user_events AS f) AS x (t) $$;
+        UNION ALL SELECT 'p' || p::text FROM marts.dim_product AS p UNION ALL SELECT 'h' || h::text FROM marts.dim_product_price AS h UNION ALL SELECT 'f' || f::text FROM marts.fact_user_events AS f) AS x (t) $$;
 
 -- No files: no_data, not an error.
 SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline();
@@ -144,6 +144,7 @@ CREATE FUNCTION test.marts() RETURNS text LANGUAGE sql AS $$
     SELECT md5(string_agg(t, E'\n' ORDER BY t COLLATE "C")) FROM (
         SELECT concat_ws('|', 'u', user_id, device, country, valid_from, valid_to, is_current) FROM marts.dim_user
         UNION ALL SELECT concat_ws('|', 'p', product_id, category, brand, trim_scale(price), is_inferred, category_event_id, brand_event_id, price_event_id) FROM marts.dim_product
+        UNION ALL SELECT concat_ws('|', 'h', p.product_id, trim_scale(h.price), h.valid_from, h.valid_to, h.is_current) FROM marts.dim_product_price AS h JOIN marts.dim_product AS p USING (product_key)
         UNION ALL SELECT concat_ws('|', 'f', f.event_id, f.event_time, f.event_type, f.session_id, u.user_id, u.valid_from, p.product_id, f.quantity, trim_scale(f.price), trim_scale(f.revenue), f.attributes)
           FROM marts.fact_user_events AS f JOIN marts.dim_user AS u USING (user_key) JOIN marts.dim_product AS p USING (product_key)) AS x (t) $$;
 SELECT test.begin();

@@ -10,6 +10,7 @@ ALTER TABLE raw.user_events ADD team text NOT NULL DEFAULT 'x', ADD twice bigint
 ALTER TABLE staging.user_events ADD team text NOT NULL DEFAULT 'x', ADD twice bigint GENERATED ALWAYS AS (line_no * 2) STORED;
 ALTER TABLE marts.dim_user ADD team text NOT NULL DEFAULT 'x';
 ALTER TABLE marts.dim_product ADD team text NOT NULL DEFAULT 'x';
+ALTER TABLE marts.dim_product_price ADD team text NOT NULL DEFAULT 'x';
 ALTER TABLE marts.fact_user_events ADD team text NOT NULL DEFAULT 'x';
 SELECT format('ALTER TABLE ops.%I ADD team text NOT NULL DEFAULT ''x'', ADD twice text GENERATED ALWAYS AS (''y'') STORED', t)
   FROM unnest(ARRAY['loads', 'files', 'rejects', 'event_conflicts', 'runs', 'run_steps', 'quality_checks', 'quality_results', 'alerts']) AS t \gexec
