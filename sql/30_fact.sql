@@ -67,7 +67,7 @@ DECLARE
 BEGIN
     -- attached, not created as a partition: that would lock out every reader of the facts until commit
     EXECUTE format('CREATE TABLE marts.%I (LIKE marts.fact_user_events INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS, PRIMARY KEY (event_id))', name);
-    EXECUTE format('CREATE INDEX ON marts.%I USING brin (load_id) WITH (autosummarize = on)', name);
+    EXECUTE format('CREATE INDEX ON marts.%I (load_id)', name);
     EXECUTE format('COMMENT ON TABLE marts.%I IS %L', name, format('Facts from %s until %s.', since, until));
     EXECUTE format('ALTER TABLE marts.fact_user_events ATTACH PARTITION marts.%I FOR VALUES FROM (%L) TO (%L)', name, since, until);
 END
