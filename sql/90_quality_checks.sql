@@ -42,6 +42,20 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION dwh._facts_of(bigint[]) IS 'The facts of these loads, NULL = all: what the checks read.';
 
+CREATE FUNCTION dwh._versions_of(load_ids bigint[])
+RETURNS TABLE (user_key bigint, user_id text, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT d.user_key, d.user_id, d.valid_from, d.valid_to FROM marts.dim_user AS d WHERE load_ids IS NULL
+     UNION ALL
+    SELECT d.user_key, d.user_id, d.valid_from, d.valid_to
+      FROM (SELECT s.user_id, pg_catalog.min(s.event_time) AS since FROM dwh._staged_of(load_ids) AS s
+             WHERE load_ids IS NOT NULL GROUP BY s.user_id) AS u
+      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.valid_from >= coalesce(
+           (SELECT pg_catalog.max(b.valid_from) FROM marts.dim_user AS b WHERE b.user_id = u.user_id AND b.valid_from < u.since), u.since)
+$$;
+COMMENT ON FUNCTION dwh._versions_of(bigint[]) IS
+'The versions of the users of these loads, from the one on that was valid before their first event of the loads; NULL = all.';
+
 CREATE FUNCTION dwh._built_in_checks()
 RETURNS TABLE ("position" integer, name text, severity text, description text, query text)
 LANGUAGE sql IMMUTABLE AS $check$
@@ -115,11 +129,11 @@ SELECT u.user_id, count(d.user_key) AS current_versions
  GROUP BY u.user_id HAVING count(d.user_key) <> 1
 $$),
 (70, 'version_intervals', 'error',
- 'The versions of a user neither overlap nor leave a gap: each ends where the next one starts.',
+ 'The versions of a user neither overlap nor leave a gap: each ends where the next one starts. Of some loads: from the user''s first event of theirs on.',
 $$
 SELECT v.user_id, v.user_key, v.valid_from, v.valid_to, v.next_from
   FROM (SELECT d.*, lead(d.valid_from) OVER (PARTITION BY d.user_id ORDER BY d.valid_from) AS next_from
-          FROM marts.dim_user AS d WHERE $1 IS NULL OR d.user_id IN (SELECT s.user_id FROM dwh._staged_of($1) AS s)) AS v
+          FROM dwh._versions_of($1) AS d) AS v
  WHERE v.valid_to IS DISTINCT FROM v.next_from
 $$),
 (80, 'event_in_version', 'error',

@@ -69,6 +69,15 @@ INSERT INTO marts.fact_user_events SELECT event_id, '2025-02-06 00:00:00+00', ev
 SELECT name, observed FROM dwh._evaluate_checks('{2}') WHERE status = 'fail' AND name = 'duplicate_event_id' AND offenders @? '$[*].facts ? (@ > 1)';
 SELECT name, observed FROM dwh._evaluate_checks(NULL) WHERE status = 'fail' AND name = 'duplicate_event_id' AND offenders @? '$[*].facts ? (@ > 1)';
 ROLLBACK;
+-- Of a load, versions are looked at from its first event of the user on, the one before included.
+BEGIN;
+INSERT INTO ops.loads (load_id, path, lines, loaded, rejected, blank, status, loaded_at) VALUES (3, 'later', 0, 0, 0, 0, 'loaded', now());
+UPDATE staging.user_events SET load_id = 3 WHERE line_no = 3;
+SELECT v.user_id, v.valid_from FROM dwh._versions_of('{3}') AS v;
+UPDATE staging.user_events SET load_id = 3, event_time = '2025-01-04T00:00:00Z' WHERE line_no = 3;
+SELECT v.user_id, v.valid_from FROM dwh._versions_of('{3}') AS v ORDER BY v.valid_from;
+SELECT count(*) FROM dwh._versions_of(NULL);
+ROLLBACK;
 -- Rows that drop_before() took out of staging are missed only by conservation, whose counts it keeps.
 BEGIN;
 DELETE FROM staging.user_events WHERE event_time < '2025-02-01Z';
