@@ -2,8 +2,8 @@
 --
 -- A check is a row of ops.quality_checks: a query whose rows are offenders. $1 is the loads to look at, NULL = all.
 -- Invariant: what a built-in check reads for some loads grows with them and their users, not with the history, whatever the
--- statistics say. Rows of the loads are found by index (dwh._evaluate_checks sees to it), in the partitions of their time;
--- facts meet staged events in a FULL JOIN, which is never a nested loop: that would be quadratic where the planner
+-- statistics say. Rows of the loads are found by index (dwh._evaluate_checks sees to it), in partitions from their first
+-- event on; facts meet staged events in a FULL JOIN, which is never a nested loop: that would be quadratic where the planner
 -- expects one row of a load that it has not heard of yet.
 -- Repeats are harmless: verdicts are added, nothing else changes.
 
@@ -12,23 +12,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(CASE WHEN bool_and(l.first_event IS NOT NULL OR l.staged = 0) THEN min(l.first_event) END, '-infinity')
       FROM ops.loads AS l WHERE l.load_id = ANY (load_ids)
 $$;
-COMMENT ON FUNCTION dwh._first_event(bigint[]) IS 'No event staged of these loads is earlier; -infinity for NULL = all, or where a load does not say.';
-
-CREATE FUNCTION dwh._last_event(load_ids bigint[]) RETURNS timestamptz
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(CASE WHEN bool_and(l.last_event IS NOT NULL OR l.staged = 0) THEN max(l.last_event) END, 'infinity')
-      FROM ops.loads AS l WHERE l.load_id = ANY (load_ids)
-$$;
-COMMENT ON FUNCTION dwh._last_event(bigint[]) IS 'No event staged of these loads is later; infinity for NULL = all, or where a load does not say.';
+COMMENT ON FUNCTION dwh._first_event(bigint[]) IS
+'No event staged of these loads is earlier; -infinity for NULL = all, or where a load does not say.';
 
 -- Nouns without a SET clause, so that they are inlined: what reads them is planned for these loads, or for all. A row that
--- stands outside of its load's time is left to "conservation", which counts without bounds.
+-- stands before its load's time is left to "conservation", which counts without bounds.
 CREATE FUNCTION dwh._staged_of(load_ids bigint[])
 RETURNS TABLE (event_id uuid, event_time timestamptz, event_type text, user_id text, load_id bigint, line_no bigint)
 LANGUAGE sql STABLE AS $$
     SELECT s.event_id, s.event_time, s.event_type, s.user_id, s.load_id, s.line_no FROM staging.user_events AS s
      WHERE load_ids IS NULL OR s.load_id = ANY (load_ids)
-       AND s.event_time >= (SELECT dwh._first_event(load_ids)) AND s.event_time <= (SELECT dwh._last_event(load_ids))
+       AND s.event_time >= (SELECT dwh._first_event(load_ids))
 $$;
 COMMENT ON FUNCTION dwh._staged_of(bigint[]) IS 'The staged events of these loads, NULL = all: what the checks read.';
 
@@ -38,7 +32,7 @@ RETURNS TABLE (
 LANGUAGE sql STABLE AS $$
     SELECT f.event_id, f.event_time, f.event_type, f.user_key, f.product_key, f.load_id, f.line_no FROM marts.fact_user_events AS f
      WHERE load_ids IS NULL OR f.load_id = ANY (load_ids)
-       AND f.event_time >= (SELECT dwh._first_event(load_ids)) AND f.event_time <= (SELECT dwh._last_event(load_ids))
+       AND f.event_time >= (SELECT dwh._first_event(load_ids))
 $$;
 COMMENT ON FUNCTION dwh._facts_of(bigint[]) IS 'The facts of these loads, NULL = all: what the checks read.';
 
@@ -48,10 +42,11 @@ LANGUAGE sql STABLE AS $$
     SELECT d.user_key, d.user_id, d.valid_from, d.valid_to FROM marts.dim_user AS d WHERE load_ids IS NULL
      UNION ALL
     SELECT d.user_key, d.user_id, d.valid_from, d.valid_to
-      FROM (SELECT s.user_id, pg_catalog.min(s.event_time) AS since FROM dwh._staged_of(load_ids) AS s
-             WHERE load_ids IS NOT NULL GROUP BY s.user_id) AS u
-      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.valid_from >= coalesce(
-           (SELECT pg_catalog.max(b.valid_from) FROM marts.dim_user AS b WHERE b.user_id = u.user_id AND b.valid_from < u.since), u.since)
+      FROM (SELECT s.user_id, coalesce(
+                   (SELECT pg_catalog.max(b.valid_from) FROM marts.dim_user AS b
+                     WHERE b.user_id = s.user_id AND b.valid_from < pg_catalog.min(s.event_time)), pg_catalog.min(s.event_time)) AS since
+              FROM dwh._staged_of(load_ids) AS s WHERE load_ids IS NOT NULL GROUP BY s.user_id) AS u
+      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.valid_from >= u.since
 $$;
 COMMENT ON FUNCTION dwh._versions_of(bigint[]) IS
 'The versions of the users of these loads, from the one on that was valid before their first event of the loads; NULL = all.';
@@ -123,8 +118,8 @@ $$),
 $$
 SELECT u.user_id, count(d.user_key) AS current_versions
   FROM (SELECT DISTINCT s.user_id FROM dwh._staged_of($1) AS s
-         WHERE s.load_id <> ALL (ARRAY(SELECT l.load_id FROM ops.loads AS l   -- staged, but not applied yet
-                                        WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.users_at IS NULL))) AS u
+         WHERE s.load_id NOT IN (SELECT l.load_id FROM ops.loads AS l   -- staged, but not applied yet
+                                  WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.users_at IS NULL)) AS u
   LEFT JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.is_current
  GROUP BY u.user_id HAVING count(d.user_key) <> 1
 $$),
@@ -174,16 +169,21 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET 
 DECLARE
     quality_check record;
     began timestamptz;
-    seqscan_before text := current_setting('enable_seqscan');
+    takes_loads boolean;
+    settings jsonb := jsonb_object_agg(s.name, s.setting) FROM pg_settings AS s WHERE s.name IN ('enable_seqscan', 'enable_nestloop');
+    -- Statistics of tables that grow are of yesterday, or missing, and of a load that it has not heard of the planner
+    -- expects a row or so. So its rows are found by index; and where the ledger says that they are many, beside the
+    -- versions that there are (about 100 bytes each), both are read once and hashed.
+    is_large boolean := sum(l.staged) * 500 > pg_relation_size('marts.dim_user') FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
 BEGIN
     FOR quality_check IN SELECT c.* FROM ops.quality_checks AS c WHERE c.enabled ORDER BY c.position, c.name LOOP
         began := clock_timestamp();
         name := quality_check.name;
         severity := quality_check.severity;
         allowed := quality_check.max_offenders;
-        -- Statistics of a table that grows are of yesterday, or missing: a check that takes loads finds their rows by index.
-        PERFORM set_config('enable_seqscan', CASE WHEN load_ids IS NULL OR strpos(quality_check.query, '$1') = 0
-                                                  THEN seqscan_before ELSE 'off' END, true);
+        takes_loads := load_ids IS NOT NULL AND strpos(quality_check.query, '$1') > 0;
+        PERFORM set_config('enable_seqscan', CASE WHEN takes_loads THEN 'off' ELSE settings ->> 'enable_seqscan' END, true),
+                set_config('enable_nestloop', CASE WHEN takes_loads AND is_large THEN 'off' ELSE settings ->> 'enable_nestloop' END, true);
         BEGIN   -- the query stands on lines of its own: it may end in a comment
             EXECUTE format(E'SELECT count(*), jsonb_agg(o.offender) FILTER (WHERE o.position <= 10) FROM (\n'
                             'SELECT to_jsonb(q.*) AS offender, row_number() OVER () AS position FROM (\n%s\n) AS q) AS o', quality_check.query)
@@ -203,7 +203,7 @@ BEGIN
         elapsed := clock_timestamp() - began;
         RETURN NEXT;
     END LOOP;
-    PERFORM set_config('enable_seqscan', seqscan_before, true);
+    PERFORM set_config(before.key, before.value, true) FROM jsonb_each_text(settings) AS before;
 END
 $$;
 COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS

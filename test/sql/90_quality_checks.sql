@@ -86,10 +86,8 @@ UPDATE ops.warehouse SET staging_since = '2025-02-01Z';
 SELECT string_agg(name || '=' || observed, ' ') FROM dwh._evaluate_checks(NULL) WHERE status = 'fail' AND name <> 'conservation';
 ROLLBACK;
 -- How the rows of a load are found is no affair of the session.
-SET enable_seqscan = on;
 SELECT count(*) FROM dwh._evaluate_checks('{1}');
-SHOW enable_seqscan;
-RESET enable_seqscan;
+SELECT name, setting FROM pg_settings WHERE name IN ('enable_nestloop', 'enable_seqscan') ORDER BY name;
 
 -- A failure, for real: WH001, what was found in DETAIL, evidence and alert readable from another session.
 DELETE FROM marts.dim_product WHERE product_id = 'p';
