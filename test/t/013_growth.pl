@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $scale = ($ENV{SCALE} // '') eq 'small' ? 1 : 8;
-my ($month, $batch, $users) = (12000 * $scale, 6000 * $scale, 600 * $scale);
+my ($month, $batch, $users) = (10000 * $scale, 5000 * $scale, 500 * $scale);
 my $late = $batch / 100;
 my $allowed_growth = 1.2;
 my %months = (short => 1, long => 10);
@@ -42,15 +42,18 @@ for my $size (sort keys %months)
 # The same new events for both, one in a hundred of them from the last month of the history.
 sub new_batch
 {
-	my ($name, $start_at, $seed) = @_;
-	return write_file("$dir/$name.jsonl",
-		sample($node, 'short', "events => $batch - $late, users => $users, products => 200, days => 10, start_at => '$start_at', seed => $seed")
-		  . sample($node, 'short', "events => $late, users => $users, products => 200, days => 25, start_at => '2024-12-17Z', seed => $seed + 1"));
+	my ($start_at, $seed) = @_;
+	return sample($node, 'short', "events => $batch - $late, users => $users, products => 200, days => 10, start_at => '$start_at', seed => $seed")
+	  . sample($node, 'short', "events => $late, users => $users, products => 200, days => 25, start_at => '2024-12-17Z', seed => $seed + 1");
 }
 
+my $new_month = new_batch('2025-02-01Z', 101);
 my %batch = (
-	'in a new month' => new_batch('new_month', '2025-02-01Z', 101),
-	'in a month that has events' => new_batch('same_month', '2025-01-16Z', 103));
+	'in a new month' => write_file("$dir/new_month.jsonl", $new_month),
+	'in a month that has events' => write_file("$dir/same_month.jsonl", new_batch('2025-01-16Z', 103)),
+	'in thirty files' => "$dir/part_*.jsonl");
+my @lines = split /^/, $new_month;
+write_file(sprintf("$dir/part_%02d.jsonl", $_), join('', splice(@lines, 0, @lines / (31 - $_)))) for 1 .. 30;
 
 # One run in a transaction of its own: shared buffers, and the rows read of each table that grows with the history.
 sub count_run
@@ -64,27 +67,28 @@ sub count_run
 		CREATE TEMPORARY TABLE counted ON COMMIT DROP AS
 		SELECT t.relid, t.seq_scan, t.seq_tup_read, coalesce(t.idx_tup_fetch, 0) AS idx_tup_fetch FROM pg_stat_xact_user_tables AS t
 		 WHERE t.schemaname IN ('raw', 'staging') OR t.schemaname = 'marts' AND t.relname LIKE 'fact%'
-		    OR t.relid IN ('ops.event_conflicts'::regclass, 'ops.rejects'::regclass);
+		    OR t.relid IN ('ops.event_conflicts'::regclass, 'ops.rejects'::regclass, 'marts.dim_user'::regclass);
+		CREATE TEMPORARY TABLE new_load ON COMMIT DROP AS
+		SELECT l.load_id FROM ops.loads AS l WHERE l.run_id = (SELECT max(r.run_id) FROM ops.runs AS r);
 		SELECT '-- rows';
 		SELECT c.relid::regclass, c.seq_tup_read, c.idx_tup_fetch, e.tableoid IS NOT NULL
 		  FROM counted AS c
-		  LEFT JOIN (SELECT r.tableoid FROM raw.user_events AS r WHERE r.load_id = (SELECT max(load_id) FROM ops.loads) UNION
-		             SELECT s.tableoid FROM staging.user_events AS s WHERE s.load_id = (SELECT max(load_id) FROM ops.loads) UNION
-		             SELECT f.tableoid FROM marts.fact_user_events AS f WHERE f.load_id = (SELECT max(load_id) FROM ops.loads)) AS e
-		    ON e.tableoid = c.relid
+		  LEFT JOIN (SELECT r.tableoid FROM raw.user_events AS r JOIN new_load USING (load_id) UNION
+		             SELECT s.tableoid FROM staging.user_events AS s JOIN new_load USING (load_id) UNION
+		             SELECT f.tableoid FROM marts.fact_user_events AS f JOIN new_load USING (load_id)) AS e ON e.tableoid = c.relid
 		 WHERE c.seq_scan + c.idx_tup_fetch > 0 ORDER BY 1;
 		COMMIT});
 	my $top = decode_json($plan)->[0]{Plan};
-	my %run = (buffers => $top->{'Shared Hit Blocks'} + $top->{'Shared Read Blocks'}, tables => [], fetched => {});
+	my %run = (buffers => $top->{'Shared Hit Blocks'} + $top->{'Shared Read Blocks'}, tables => [], fetched => {}, versions => 0);
 	for (split /\n/, $rows[0] // '')
 	{
 		my ($table, $scanned, $fetched, $has_events) = split /\|/;
+		if ($table eq 'marts.dim_user') { $run{versions} = $scanned + $fetched; next; }
 		push @{ $run{tables} }, { name => $table, scanned => $scanned, fetched => $fetched, has_events => $has_events eq 't' };
 		my ($layer) = $table =~ /^(\w+)\./;
 		$run{fetched}{$layer} += $scanned + $fetched;
 	}
-	is($node->safe_psql($db, "SELECT status, staged, facts FROM ops.loads ORDER BY load_id DESC LIMIT 1"), "loaded|$batch|$batch", 'the batch arrived')
-	  or diag($top);
+	is($node->safe_psql($db, "SELECT sum(facts) FROM ops.loads WHERE run_id = (SELECT max(run_id) FROM ops.runs)"), $batch, 'the batch arrived');
 	return \%run;
 }
 
@@ -92,6 +96,7 @@ for my $name (sort keys %batch)
 {
 	for my $statistics ('', '_analyzed')
 	{
+		next if $name eq 'in thirty files' && $statistics;    # many loads mislead the planner where it knows nothing
 		my $case = $name . ($statistics ? ', analyzed' : ', never analyzed');
 		my %run = map { $_ => count_run("$_$statistics", $batch{$name}) } keys %months;
 
@@ -113,7 +118,8 @@ for my $name (sort keys %batch)
 		}
 		my ($short, $long) = map { $run{$_}{buffers} } qw(short long);
 		cmp_ok($long, '<=', int($short * $allowed_growth), "$case: buffers at ten times the history, at one time $short");
-		note sprintf('%s: %.1f buffers an event, %.2f of them at ten times the history', $case, $short / $batch, $long / $short);
+		note sprintf('%s: %.1f buffers an event, %.2f of them at ten times the history; versions read %d and %d',
+			$case, $short / $batch, $long / $short, map { $run{$_}{versions} } qw(short long));
 	}
 }
 
