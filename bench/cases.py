@@ -1,6 +1,7 @@
 """The cases that go from file to marts, and their tables."""
 import functools
 import os
+import shutil
 
 import load
 import server
@@ -8,15 +9,16 @@ from pipeline import Warehouse, Seed, measure_checks, measured, prepare_history,
 from report import count, median, median_range, megabytes, ratio
 from rounds import Outcome, Subject, interleave
 
-HEAD = ["subject", "s, median (min-max)", "events/s", "vs seed", "vs COPY", "WAL B/event", "stored B/event", "private MB", "end state"]
+HEAD = ["subject", "s, median (min-max)", "events/s", "vs seed", "vs COPY", "WAL B/event", "blocks/event", "stored B/event", "private MB",
+        "end state"]
 
 
 def row(subject, events, seed, copy=None):
     taken = median(subject.seconds())
-    per_event = lambda of: count(median(subject.values(of)) / events) if subject.values(of) else ""
+    per_event = lambda of, digits=0: ratio(median(subject.values(of)), events, digits)
     return [subject.name, median_range(subject.seconds()), count(events / taken) if taken else "", ratio(median(seed.seconds()), taken),
-            ratio(median(copy.seconds()), taken) if copy else "", per_event(lambda o: o.wal), per_event(lambda o: o.heap),
-            megabytes(max(subject.values(lambda o: o.memory), default=None)), subject.verdict()]
+            ratio(median(copy.seconds()), taken) if copy else "", per_event(lambda o: o.wal), per_event(lambda o: o.blocks, 1),
+            per_event(lambda o: o.heap), megabytes(max(subject.values(lambda o: o.memory), default=None)), subject.verdict()]
 
 
 def steps_of(report, subjects):
@@ -78,6 +80,17 @@ def split(name, history, batch, late=0):
     return (path, *parts)
 
 
+def joined(name, *paths):
+    """Files one after another as one."""
+    whole = os.path.join(server.FILES, name)
+    with open(whole, "wb") as out:
+        for path in paths:
+            with open(path, "rb") as part:
+                shutil.copyfileobj(part, out, 1 << 22)
+    os.chmod(whole, 0o644)
+    return whole
+
+
 def truth(path):
     """What the marts must hold after history and batch: one clean load of all."""
     whole = Warehouse()
@@ -92,19 +105,24 @@ def truth(path):
 def grown(chosen, rounds, about, again=False):
     """Measures each system's batch on its history, and where asked the same batch once more; returns both lists of subjects.
 
-    chosen: pairs of a system and its files (split). All are prepared first, and share one log or each have their own.
+    chosen: pairs of a system and its files: all of it in one, one or more of the history, and the batch. All are prepared
+    first, and share one log or each have their own.
     """
-    expected = {paths[0]: truth(paths[0]) for paths in {tuple(paths) for _, paths in chosen}}
+    expected = {whole: truth(whole) for whole in {paths[0] for _, paths in chosen}}
     for system, paths in chosen:
-        prepare_history(system, paths[1])
-    first = [Subject(s.name, about, measured(s, s.go_back, paths[2], 2), expected[paths[0]]) for s, paths in chosen]
-    second = [Subject(s.name, about + ", again", measured(s, lambda: None, paths[2], 3), expected[paths[0]]) for s, paths in chosen] if again else []
+        prepare_history(system, *paths[1:-1])
+    first = [Subject(s.name, about, measured(s, s.go_back, paths[-1], len(paths) - 1), expected[paths[0]]) for s, paths in chosen]
+    second = [Subject(s.name, about + ", again", measured(s, lambda: None, paths[-1], len(paths)), expected[paths[0]])
+              for s, paths in chosen] if again else []
     interleave([subject for pair in zip(first, second) for subject in pair] if again else first, rounds)
     for system, _ in chosen:
         system.forget()
-    for path in {path for _, paths in chosen for path in paths}:
-        os.remove(path)
     return first, second
+
+
+def remove(*paths):
+    for path in set(paths):
+        os.remove(path)
 
 
 def increment(report, events, rounds):
@@ -116,24 +134,60 @@ def increment(report, events, rounds):
     tell(report, first, batch)
     report.add("The same file again:")
     tell(report, second, batch)
+    remove(*paths)
+
+
+def growth_rows(table, batch):
+    """One row for each subject on each history; the figures are also divided by those on the smallest. table: (history, subjects)."""
+    figures = [lambda o: o.seconds, lambda o: o.wal, lambda o: o.blocks]
+    rows = []
+    for history, subjects in table:
+        for subject, smallest in zip(subjects, table[0][1]):
+            taken, wal, blocks = [median(subject.values(of)) if subject.seconds() else None for of in figures]
+            base = [median(smallest.values(of)) for of in figures]
+            rows.append([count(history), subject.name, median_range(subject.seconds()), ratio(taken, base[0]),
+                         ratio(median(subjects[-1].seconds()), taken), ratio(wal, batch, 0), ratio(wal, base[1]), ratio(blocks, batch, 1),
+                         ratio(blocks, base[2]), subject.verdict()])
+    return rows
+
+
+def growth_steps(report, table):
+    """For each subject what becomes of its steps."""
+    for number, first in enumerate(table[0][1]):
+        report.add("Seconds by step, %s, and how many times those on the smallest history:" % first.name)
+        names = list(first.outcomes[0].steps) if first.outcomes else []
+        rows = []
+        for history, subjects in table:
+            outcomes = subjects[number].outcomes
+            steps = [(median([o.steps[name] for o in outcomes]), median([o.steps[name] for o in first.outcomes])) for name in names if outcomes]
+            rows.append([count(history)] + ["%.2f (%s)" % (taken, ratio(taken, base)) for taken, base in steps])
+        report.table(["history"] + names, rows)
 
 
 def growth(report, events, rounds, large):
-    batch = events // 2
+    """The history becomes longer, not denser: months of N/2 events of the same users, and the batch is the month after them."""
+    batch, users = events // 2, max(events // 20, 100)
     report.add("## Growth: the same %s events on histories of several sizes" % count(batch), "",
-               "`of the first`: time divided by the time on the smallest history.")
-    rows, base = [], {}
+               "A month is %s events of %s users, a file, and a load; a history is one or more of them, and the batch is the next one."
+               " `of the first`: divided by what it is on the smallest history." % (count(batch), count(users)), "")
+
+    def month(back):
+        """The month that lies so many before the batch; of its 30 days one is quiet, so that no session reaches into the next."""
+        return server.generate("growth_%d.jsonl" % back, events=batch, users=users, products=2000, days=29, seed=1 + back,
+                               start_at="timestamptz '2025-01-01Z' - %d * interval '30 days'" % back)
+
+    months, table = [month(0)], []
     for history in [events // 2, events, 5 * events] + ([10 * events] if large else []):
-        paths = split("growth", history, batch)
-        first, _ = grown([(system, paths) for system in systems(peers=False)], rounds, "on %s" % count(history))
-        seed = first[-1]
-        for subject in first:
-            taken = median(subject.seconds())
-            base.setdefault(subject.name, taken)
-            wal = subject.values(lambda o: o.wal)
-            rows.append([count(history), subject.name, median_range(subject.seconds()), ratio(taken, base[subject.name]),
-                         ratio(median(seed.seconds()), taken), count(median(wal) / batch) if wal else "", subject.verdict()])
-    report.table(["history", "subject", "s, median (min-max)", "of the first", "vs seed", "WAL B/event", "end state"], rows)
+        while (len(months) - 1) * batch < history:
+            months.insert(0, month(len(months)))
+        whole = joined("growth.jsonl", *months)
+        first, _ = grown([(system, (whole, *months)) for system in systems(peers=False)], rounds, "on %s" % count(history))
+        table.append((history, first))
+        remove(whole)
+    report.table(["history", "subject", "s, median (min-max)", "of the first", "vs seed", "WAL B/event", "of the first", "blocks/event",
+                  "of the first", "end state"], growth_rows(table, batch))
+    growth_steps(report, table)
+    remove(*months)
 
 
 def checks(report, events, rounds):
@@ -153,20 +207,21 @@ def checks(report, events, rounds):
                    s.verdict() if s.state() is None else s.state()[0]] for s in subjects])
     for system in (ours, seed):
         system.forget()
-    for path in paths:
-        os.remove(path)
+    remove(*paths)
 
 
 def late(report, events, rounds):
     batch = events // 2
-    report.add("## Late: %s events on %s, 10 %% of them older than what is there" % (count(batch), count(events)), "",
-               "`in order` is the same batch without late events, for comparison. The seed's design has no answer to late events: its end"
-               " state is expected to differ, so it has no time.")
-    shuffled, sorted_ = split("late", events, batch, late=batch // 10), split("in_order", events, batch)
-    chosen = [(Warehouse(kind="in order"), sorted_)] + [(system, shuffled) for system in systems(peers=False)]
+    report.add("## Late: %s events on %s, 1 %% and 10 %% of them older than what is there" % (count(batch), count(events)), "",
+               "`in order` is the same batch without late events. The late ones lie anywhere in the history, and come last. The seed's design has"
+               " no answer to them: it is there in order, to compare times with.")
+    kinds = [("in order", 0), ("1 % late", batch // 100), ("10 % late", batch // 10)]
+    logs = [split("late_%d" % number, events, batch, late) for number, (_, late) in enumerate(kinds)]
+    chosen = [(Warehouse(kind=kind), paths) for (kind, _), paths in zip(kinds, logs)] + [(Seed(), logs[0])]
     first, _ = grown(chosen, rounds, "late")
     tell(report, first, batch)
     for subject in first[1:-1]:
         if subject.seconds():
-            report.add("- %s: 10 %% late takes %s of in order with one worker." % (
-                subject.name, ratio(median(subject.seconds()), median(first[0].seconds()))))
+            report.add("- %s takes %s of in order." % (subject.name, ratio(median(subject.seconds()), median(first[0].seconds()))))
+    report.add("")
+    remove(*(path for paths in logs for path in paths))

@@ -44,7 +44,7 @@ class Warehouse:
     def __init__(self, workers=1, kind=""):
         self.workers = workers
         self.name = "dwh, %d worker%s%s" % (workers, "s" * (workers > 1), kind and ", " + kind)
-        self.database = "bench_dwh_%d%s" % (workers, kind.replace(" ", "_"))
+        self.database = "bench_dwh_%d%s" % (workers, re.sub(r"\W+", "_", kind))
 
     def begin(self):
         server.new_database(self.database, "bench_empty")
@@ -148,7 +148,7 @@ class Peer:
         if done.returncode != 0:
             raise SqlError("ERROR: " + (done.stderr.strip().splitlines() or ["ended with %d" % done.returncode])[-1])
         self.answer = json.loads(done.stdout.splitlines()[-1])
-        return server.Piece(self.answer["steps"], {}, None, None), self.answer["steps"]
+        return server.Piece(self.answer["steps"], {}), self.answer["steps"]
 
     def state(self):
         return tuple(self.answer["state"])
@@ -174,7 +174,7 @@ def measure(system, place, path, batch):
     server.settle(path)
     before = system.bytes()
     piece, steps = system.take(path, batch)
-    return Outcome(piece.seconds, system.state(), steps, piece.wal, piece.memory, system.bytes() - before)
+    return Outcome(piece.seconds, system.state(), steps, piece.wal, piece.memory, system.bytes() - before, piece.blocks)
 
 
 def measured(system, place, path, batch):

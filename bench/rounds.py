@@ -46,9 +46,9 @@ class Subject:
 class Outcome:
     """One measurement: seconds, a comparable end state (a tuple of texts), and what else was seen."""
 
-    def __init__(self, seconds, state, steps=None, wal=None, memory=None, heap=None):
+    def __init__(self, seconds, state, steps=None, wal=None, memory=None, heap=None, blocks=None):
         self.seconds, self.state, self.steps = seconds, state, steps or {}
-        self.wal, self.memory, self.heap = wal, memory, heap
+        self.wal, self.memory, self.heap, self.blocks = wal, memory, heap, blocks
 
 
 def interleave(subjects, rounds):

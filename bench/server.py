@@ -134,11 +134,16 @@ class PeakMemory:
 
 
 class Piece:
-    """What one measured piece cost: seconds by step, WAL, peak of private memory; and the rows that each step answered."""
+    """What one measured piece cost: seconds by step, WAL, blocks, peak of private memory; and the rows that each step answered."""
 
-    def __init__(self, steps, answers, wal, memory):
+    def __init__(self, steps, answers, wal=None, memory=None, blocks=None):
         self.seconds = sum(steps.values())
-        self.steps, self.answers, self.wal, self.memory = steps, answers, wal, memory
+        self.steps, self.answers, self.wal, self.memory, self.blocks = steps, answers, wal, memory, blocks
+
+
+# What this session has counted reaches the views with the next transaction's end only if it is asked for.
+FLUSH = "SELECT pg_stat_force_next_flush()"
+BLOCKS = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
 
 
 def measure(database, steps):
@@ -146,6 +151,8 @@ def measure(database, steps):
     known = backends()
     with Session(database) as session:
         lsn = session.value("SELECT pg_current_wal_insert_lsn()")
+        session.run(FLUSH)
+        blocks = int(session.value(BLOCKS))
         with PeakMemory(known) as memory:
             taken, answers = {}, {}
             for name, sql in steps:
@@ -153,7 +160,9 @@ def measure(database, steps):
                 answers[name] = session.run(sql)
                 taken[name] = time.perf_counter() - began
         wal = int(session.value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '%s')::bigint" % lsn))
-    return Piece(taken, answers, wal, memory.peak)
+        session.run(FLUSH)
+        blocks = int(session.value(BLOCKS)) - blocks
+    return Piece(taken, answers, wal, memory.peak, blocks)
 
 
 def generate(name, **options):

@@ -116,6 +116,21 @@ $$;
 COMMENT ON FUNCTION dwh._claim_loads(text, bigint) IS
 'Takes the pipeline''s lock and returns the loads that a step (users, products, facts) has to do: that load, or all. 55000 where the steps before it are missing.';
 
+CREATE FUNCTION dwh._require_free_names(names text[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    taken text := (SELECT min(c.relname) FROM pg_class AS c WHERE c.relnamespace = pg_my_temp_schema() AND c.relname = ANY (names));
+BEGIN
+    IF taken IS NOT NULL THEN
+        RAISE EXCEPTION 'a temporary object of this session has the name "%"', taken
+            USING ERRCODE = 'duplicate_table',
+                  DETAIL = 'The step makes a work table of that name.',
+                  HINT = 'Drop or rename the object, or call in another session.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION dwh._require_free_names(text[]) IS 'Raises 42P07 where the session has a temporary object of such a name, which a step needs for a work table.';
+
 -- Noun: more than dwh.max_reject_share of a load's non-blank lines are refused, and at least 10 of them or all.
 CREATE FUNCTION dwh._is_poisoned(refused bigint, counted bigint) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

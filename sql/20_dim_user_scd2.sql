@@ -58,7 +58,6 @@ CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     observations bigint;
-    taken text;
     earliest timestamptz;        -- event of these loads
     latest timestamptz;
     others_until timestamptz;    -- no event of another load is later; NULL = there is none
@@ -66,15 +65,7 @@ BEGIN
     SELECT min(l.first_event) FILTER (WHERE l.load_id = ANY (load_ids)), max(l.last_event) FILTER (WHERE l.load_id = ANY (load_ids)),
            max(l.last_event) FILTER (WHERE l.load_id <> ALL (load_ids))
       INTO earliest, latest, others_until FROM ops.loads AS l;
-    SELECT c.relname INTO taken FROM pg_class AS c
-     WHERE c.relnamespace = pg_my_temp_schema()
-       AND c.relname IN ('dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version', 'dwh_moved_fact') LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'a temporary object of this session has the name "%"', taken
-            USING ERRCODE = 'duplicate_table',
-                  DETAIL = 'apply_scd2 makes a work table of that name.',
-                  HINT = 'Drop or rename the object, or call in another session.';
-    END IF;
+    PERFORM dwh._require_free_names(ARRAY['dwh_changed_user', 'dwh_old_version', 'dwh_new_version', 'dwh_moved_version', 'dwh_moved_fact']);
     CREATE TEMPORARY TABLE dwh_changed_user ON COMMIT DROP AS
     SELECT s.user_id, min(s.event_time) AS since, count(*) AS observations, coalesce(min(s.event_time) <= others_until, false) AS is_late
       FROM staging.user_events AS s

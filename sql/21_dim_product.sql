@@ -183,12 +183,8 @@ DECLARE
 BEGIN
     IF cardinality(product_keys) = 0 THEN
         RETURN 0;
-    ELSIF to_regclass('pg_temp.dwh_new_price') IS NOT NULL OR to_regclass('pg_temp.dwh_price_change') IS NOT NULL THEN
-        RAISE EXCEPTION 'a temporary object of this session has the name "dwh_new_price" or "dwh_price_change"'
-            USING ERRCODE = 'duplicate_table',
-                  DETAIL = 'upsert_products makes work tables of these names.',
-                  HINT = 'Drop or rename the object, or call in another session.';
     END IF;
+    PERFORM dwh._require_free_names(ARRAY['dwh_new_price', 'dwh_price_change']);
     PERFORM dwh._collect_prices(load_ids, product_keys);
     PERFORM dwh._compare_prices();
     DELETE FROM marts.dim_product_price AS d USING pg_temp.dwh_price_change AS c

@@ -50,7 +50,7 @@ COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[], timestamptz, timestamptz
 CREATE FUNCTION dwh._collect_fact_versions(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 BEGIN
-    DROP TABLE IF EXISTS pg_temp.dwh_fact_version;
+    PERFORM dwh._require_free_names(ARRAY['dwh_fact_version']);
     CREATE TEMPORARY TABLE dwh_fact_version ON COMMIT DROP AS
     SELECT v.user_key, v.user_id, v.valid_from, v.valid_to
       FROM (SELECT s.user_id, min(s.event_time) AS since FROM staging.user_events AS s

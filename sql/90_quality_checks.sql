@@ -1,7 +1,55 @@
 -- 90_quality_checks.sql: is everything there, once, and where it belongs?
 --
 -- A check is a row of ops.quality_checks: a query whose rows are offenders. $1 is the loads to look at, NULL = all.
+-- Invariant: what a built-in check reads for some loads grows with them and their users, not with the history, whatever the
+-- statistics say. Rows of the loads are found by index (dwh._evaluate_checks sees to it), in partitions from their first
+-- event on; facts meet staged events in a FULL JOIN, which is never a nested loop: that would be quadratic where the planner
+-- expects one row of a load that it has not heard of yet.
 -- Repeats are harmless: verdicts are added, nothing else changes.
+
+CREATE FUNCTION dwh._first_event(load_ids bigint[]) RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(CASE WHEN bool_and(l.first_event IS NOT NULL OR l.staged = 0) THEN min(l.first_event) END, '-infinity')
+      FROM ops.loads AS l WHERE l.load_id = ANY (load_ids)
+$$;
+COMMENT ON FUNCTION dwh._first_event(bigint[]) IS
+'No event staged of these loads is earlier; -infinity for NULL = all, or where a load does not say.';
+
+-- Nouns without a SET clause, so that they are inlined: what reads them is planned for these loads, or for all. A row that
+-- stands before its load's time is left to "conservation", which counts without bounds.
+CREATE FUNCTION dwh._staged_of(load_ids bigint[])
+RETURNS TABLE (event_id uuid, event_time timestamptz, event_type text, user_id text, load_id bigint, line_no bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT s.event_id, s.event_time, s.event_type, s.user_id, s.load_id, s.line_no FROM staging.user_events AS s
+     WHERE load_ids IS NULL OR s.load_id = ANY (load_ids)
+       AND s.event_time >= (SELECT dwh._first_event(load_ids))
+$$;
+COMMENT ON FUNCTION dwh._staged_of(bigint[]) IS 'The staged events of these loads, NULL = all: what the checks read.';
+
+CREATE FUNCTION dwh._facts_of(load_ids bigint[])
+RETURNS TABLE (
+    event_id uuid, event_time timestamptz, event_type text, user_key bigint, product_key bigint, load_id bigint, line_no bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT f.event_id, f.event_time, f.event_type, f.user_key, f.product_key, f.load_id, f.line_no FROM marts.fact_user_events AS f
+     WHERE load_ids IS NULL OR f.load_id = ANY (load_ids)
+       AND f.event_time >= (SELECT dwh._first_event(load_ids))
+$$;
+COMMENT ON FUNCTION dwh._facts_of(bigint[]) IS 'The facts of these loads, NULL = all: what the checks read.';
+
+CREATE FUNCTION dwh._versions_of(load_ids bigint[])
+RETURNS TABLE (user_key bigint, user_id text, valid_from timestamptz, valid_to timestamptz)
+LANGUAGE sql STABLE AS $$
+    SELECT d.user_key, d.user_id, d.valid_from, d.valid_to FROM marts.dim_user AS d WHERE load_ids IS NULL
+     UNION ALL
+    SELECT d.user_key, d.user_id, d.valid_from, d.valid_to
+      FROM (SELECT s.user_id, coalesce(
+                   (SELECT pg_catalog.max(b.valid_from) FROM marts.dim_user AS b
+                     WHERE b.user_id = s.user_id AND b.valid_from < pg_catalog.min(s.event_time)), pg_catalog.min(s.event_time)) AS since
+              FROM dwh._staged_of(load_ids) AS s WHERE load_ids IS NOT NULL GROUP BY s.user_id) AS u
+      JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.valid_from >= u.since
+$$;
+COMMENT ON FUNCTION dwh._versions_of(bigint[]) IS
+'The versions of the users of these loads, from the one on that was valid before their first event of the loads; NULL = all.';
 
 CREATE FUNCTION dwh._built_in_checks()
 RETURNS TABLE ("position" integer, name text, severity text, description text, query text)
@@ -40,50 +88,47 @@ $$),
 (30, 'null_key_columns', 'error',
  'No staged event is without event_id, event_time, event_type or user_id, no fact without its keys.',
 $$
-SELECT s.load_id, s.line_no, 'staging' AS layer FROM staging.user_events AS s
- WHERE ($1 IS NULL OR s.load_id = ANY ($1))
-   AND (s.event_id IS NULL OR s.event_time IS NULL OR s.event_type IS NULL OR s.user_id IS NULL)
+SELECT s.load_id, s.line_no, 'staging' AS layer FROM dwh._staged_of($1) AS s
+ WHERE s.event_id IS NULL OR s.event_time IS NULL OR s.event_type IS NULL OR s.user_id IS NULL
  UNION ALL
-SELECT f.load_id, f.line_no, 'facts' FROM marts.fact_user_events AS f
- WHERE ($1 IS NULL OR f.load_id = ANY ($1))
-   AND (f.event_id IS NULL OR f.event_time IS NULL OR f.event_type IS NULL OR f.user_key IS NULL OR f.product_key IS NULL)
+SELECT f.load_id, f.line_no, 'facts' FROM dwh._facts_of($1) AS f
+ WHERE f.event_id IS NULL OR f.event_time IS NULL OR f.event_type IS NULL OR f.user_key IS NULL OR f.product_key IS NULL
 $$),
 (40, 'duplicate_event_id', 'error',
- 'Every event_id is one fact. For some loads: each of their facts is the only one of its staged event, and staging has each event_id once.',
+ 'Every event_id is one fact, and every fact is the staged event of its line, unless that was dropped from staging. Of some loads: their facts among themselves.',
 $$
-SELECT f.event_id, count(*) AS facts FROM marts.fact_user_events AS f
- WHERE $1 IS NULL OR f.load_id = ANY ($1)
- GROUP BY f.event_id HAVING count(*) > 1
+SELECT f.event_id, count(*) AS facts FROM dwh._facts_of($1) AS f GROUP BY f.event_id HAVING count(*) > 1
  UNION ALL
-SELECT f.event_id, 1 FROM marts.fact_user_events AS f
-  LEFT JOIN staging.user_events AS s ON s.event_id = f.event_id AND s.load_id = f.load_id AND s.line_no = f.line_no
- WHERE ($1 IS NULL OR f.load_id = ANY ($1)) AND s.event_id IS NULL
+SELECT f.event_id, 1
+  FROM (SELECT i.* FROM dwh._facts_of($1) AS i
+         WHERE i.event_time >= (SELECT coalesce(w.staging_since, '-infinity') FROM ops.warehouse AS w)) AS f
+  FULL JOIN dwh._staged_of($1) AS s ON s.load_id = f.load_id AND s.line_no = f.line_no
+ WHERE coalesce(f.event_id <> s.event_id, f.event_id IS NOT NULL)
 $$),
 (50, 'referential', 'error',
  'Every fact has its user version and its product.',
 $$
-SELECT f.event_id, f.user_key, f.product_key FROM marts.fact_user_events AS f
+SELECT f.event_id, f.user_key, f.product_key FROM dwh._facts_of($1) AS f
   LEFT JOIN marts.dim_user AS d ON d.user_key = f.user_key
   LEFT JOIN marts.dim_product AS p ON p.product_key = f.product_key
- WHERE ($1 IS NULL OR f.load_id = ANY ($1)) AND (d.user_key IS NULL OR p.product_key IS NULL)
+ WHERE d.user_key IS NULL OR p.product_key IS NULL
 $$),
 (60, 'one_current_version', 'error',
  'Every user with events has exactly one current version.',
 $$
 SELECT u.user_id, count(d.user_key) AS current_versions
-  FROM (SELECT DISTINCT s.user_id FROM staging.user_events AS s
-          JOIN ops.loads AS l ON l.load_id = s.load_id AND l.users_at IS NOT NULL
-         WHERE $1 IS NULL OR s.load_id = ANY ($1)) AS u
+  FROM (SELECT DISTINCT s.user_id FROM dwh._staged_of($1) AS s
+         WHERE s.load_id NOT IN (SELECT l.load_id FROM ops.loads AS l   -- staged, but not applied yet
+                                  WHERE l.checked_at IS NULL AND l.staged_at IS NOT NULL AND l.users_at IS NULL)) AS u
   LEFT JOIN marts.dim_user AS d ON d.user_id = u.user_id AND d.is_current
  GROUP BY u.user_id HAVING count(d.user_key) <> 1
 $$),
 (70, 'version_intervals', 'error',
- 'The versions of a user neither overlap nor leave a gap: each ends where the next one starts.',
+ 'The versions of a user neither overlap nor leave a gap: each ends where the next one starts. Of some loads: from the user''s first event of theirs on.',
 $$
 SELECT v.user_id, v.user_key, v.valid_from, v.valid_to, v.next_from
   FROM (SELECT d.*, lead(d.valid_from) OVER (PARTITION BY d.user_id ORDER BY d.valid_from) AS next_from
-          FROM marts.dim_user AS d
-         WHERE $1 IS NULL OR d.user_id IN (SELECT s.user_id FROM staging.user_events AS s WHERE s.load_id = ANY ($1))) AS v
+          FROM dwh._versions_of($1) AS d) AS v
  WHERE v.valid_to IS DISTINCT FROM v.next_from
 $$),
 (75, 'price_intervals', 'error',
@@ -111,11 +156,10 @@ $$),
  'Every fact points to a version of its own user that is valid at its event_time.',
 $$
 SELECT f.event_id, f.event_time, f.user_key, d.valid_from, d.valid_to, s.user_id
-  FROM marts.fact_user_events AS f
-  JOIN staging.user_events AS s ON s.event_id = f.event_id
-  JOIN marts.dim_user AS d ON d.user_key = f.user_key
- WHERE ($1 IS NULL OR f.load_id = ANY ($1))
-   AND (f.event_time < d.valid_from OR f.event_time >= d.valid_to OR d.user_id <> s.user_id)
+  FROM dwh._facts_of($1) AS f
+  FULL JOIN dwh._staged_of($1) AS s ON s.load_id = f.load_id AND s.line_no = f.line_no
+  LEFT JOIN marts.dim_user AS d ON d.user_key = f.user_key
+ WHERE coalesce(f.event_time < d.valid_from OR f.event_time >= d.valid_to OR d.user_id <> s.user_id, false)
 $$),
 (90, 'event_conflicts', 'warn',
  'No event came with the event_id of another one.',
@@ -141,17 +185,26 @@ COMMENT ON FUNCTION dwh._add_quality_checks() IS 'Adds the built-in checks that 
 -- Noun: the verdicts, computed and not kept.
 CREATE FUNCTION dwh._evaluate_checks(load_ids bigint[])
 RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     quality_check record;
     began timestamptz;
+    takes_loads boolean;
+    settings jsonb := jsonb_object_agg(s.name, s.setting) FROM pg_settings AS s WHERE s.name IN ('enable_seqscan', 'enable_nestloop');
+    -- Statistics of tables that grow are of yesterday, or missing, and of a load that it has not heard of the planner
+    -- expects a row or so. So its rows are found by index; and where the ledger says that they are many, beside the
+    -- versions that there are (about 100 bytes each), both are read once and hashed.
+    is_large boolean := sum(l.staged) * 500 > pg_relation_size('marts.dim_user') FROM ops.loads AS l WHERE l.load_id = ANY (load_ids);
 BEGIN
     FOR quality_check IN SELECT c.* FROM ops.quality_checks AS c WHERE c.enabled ORDER BY c.position, c.name LOOP
         began := clock_timestamp();
         name := quality_check.name;
         severity := quality_check.severity;
         allowed := quality_check.max_offenders;
+        takes_loads := load_ids IS NOT NULL AND strpos(quality_check.query, '$1') > 0;
+        PERFORM set_config('enable_seqscan', CASE WHEN takes_loads THEN 'off' ELSE settings ->> 'enable_seqscan' END, true),
+                set_config('enable_nestloop', CASE WHEN takes_loads AND is_large THEN 'off' ELSE settings ->> 'enable_nestloop' END, true);
         BEGIN   -- the query stands on lines of its own: it may end in a comment
             EXECUTE format(E'SELECT count(*), jsonb_agg(o.offender) FILTER (WHERE o.position <= 10) FROM (\n'
                             'SELECT to_jsonb(q.*) AS offender, row_number() OVER () AS position FROM (\n%s\n) AS q) AS o', quality_check.query)
@@ -171,6 +224,7 @@ BEGIN
         elapsed := clock_timestamp() - began;
         RETURN NEXT;
     END LOOP;
+    PERFORM set_config(before.key, before.value, true) FROM jsonb_each_text(settings) AS before;
 END
 $$;
 COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS
