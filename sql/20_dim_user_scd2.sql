@@ -5,7 +5,8 @@
 -- Repeats are harmless: a load that was applied is not applied again (ops.loads.users_at), and would change nothing.
 -- Cost: the events of the loads, the versions of their users, and of users with a late event what staging holds of them from
 -- that event on. Nothing that grows with the history is read: ops.loads says until when there are events of other loads, so
--- most users need no look-up at all, and the rest are looked up by key (OFFSET 0 keeps the planner from anything else).
+-- most users need no look-up at all, and the rest are looked up by key (OFFSET 0 keeps the planner from anything else). Plans
+-- are made for the loads at hand: of a load in general the statistics say that it is all there is.
 
 CREATE FUNCTION dwh._last_known(state anyelement, value anyelement) RETURNS anyelement
 LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'dwh_last_known';
@@ -55,7 +56,7 @@ COMMENT ON FUNCTION dwh._versions_from(text, timestamptz) IS
 
 -- Work tables of one call: dwh_changed_user (who has new observations, and since when), dwh_old_version, dwh_new_version.
 CREATE FUNCTION dwh._collect_versions(load_ids bigint[]) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     observations bigint;
     earliest timestamptz;        -- event of these loads
@@ -192,7 +193,7 @@ COMMENT ON FUNCTION dwh._write_versions() IS 'Writes the difference between old 
 -- Work table dwh_moved_fact: the facts where another version is valid now, in the intersections of old and new versions with
 -- different keys. Later than the last fact there is nothing to look up, which spares all users without a late event.
 CREATE FUNCTION dwh._collect_moved_facts() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     facts_until timestamptz := (SELECT max(l.last_event) FROM ops.loads AS l WHERE l.facts <> 0);
 BEGIN

@@ -25,7 +25,9 @@ LANGUAGE sql STABLE AS $$
            dwh.last_known(CASE WHEN s.price IS NOT NULL THEN s.event_id END)
       FROM (SELECT e.* FROM staging.user_events AS e
              WHERE e.product_id IS NOT NULL
-               AND (product_state.load_ids IS NULL OR e.load_id = ANY (product_state.load_ids))
+               AND (product_state.load_ids IS NULL OR e.load_id = ANY (product_state.load_ids) AND e.event_time BETWEEN
+                   (SELECT pg_catalog.min(l.first_event) FROM ops.loads AS l WHERE l.load_id = ANY (product_state.load_ids)) AND
+                   (SELECT pg_catalog.max(l.last_event) FROM ops.loads AS l WHERE l.load_id = ANY (product_state.load_ids)))
              ORDER BY e.product_id, e.event_time, e.event_id) AS s
      GROUP BY s.product_id
 $$;
@@ -54,16 +56,22 @@ COMMENT ON FUNCTION dwh.product_prices() IS
 
 -- Most batches say what is known: where one interval holds all that they say of a product, nothing is to be done.
 CREATE FUNCTION dwh._repriced_products(load_ids bigint[]) RETURNS bigint[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    RETURN (
     SELECT coalesce(array_agg(p.product_key), '{}')
       FROM (SELECT s.product_id, min(s.event_time) AS since, max(s.event_time) AS until, min(s.price) AS lowest, max(s.price) AS highest
               FROM staging.user_events AS s
-             WHERE s.load_id = ANY (load_ids) AND s.product_id IS NOT NULL AND s.price IS NOT NULL GROUP BY s.product_id) AS b
+             WHERE s.load_id = ANY (load_ids) AND s.product_id IS NOT NULL AND s.price IS NOT NULL
+               AND s.event_time BETWEEN (SELECT min(l.first_event) FROM ops.loads AS l WHERE l.load_id = ANY (load_ids))
+                                    AND (SELECT max(l.last_event) FROM ops.loads AS l WHERE l.load_id = ANY (load_ids))
+             GROUP BY s.product_id) AS b
       JOIN marts.dim_product AS p ON p.product_id = b.product_id
       LEFT JOIN LATERAL (
            SELECT h.price, h.valid_to FROM marts.dim_product_price AS h
             WHERE h.product_key = p.product_key AND h.valid_from <= b.since ORDER BY h.valid_from DESC LIMIT 1) AS k ON true
-     WHERE (k.price = b.lowest AND k.price = b.highest AND (k.valid_to IS NULL OR b.until < k.valid_to)) IS NOT TRUE
+     WHERE (k.price = b.lowest AND k.price = b.highest AND (k.valid_to IS NULL OR b.until < k.valid_to)) IS NOT TRUE);
+END
 $$;
 COMMENT ON FUNCTION dwh._repriced_products(bigint[]) IS
 'The keys of the products of which these loads say a price that marts.dim_product_price does not have all the time.';
@@ -75,17 +83,20 @@ COMMENT ON FUNCTION dwh._repriced_products(bigint[]) IS
 -- A staged load that waits for this step may be met as well: that it said the price already is true once it is applied.
 -- LIMIT keeps every look-up one by key, OFFSET 0 the events those of the loads: their cost is the batch's, never the history's.
 CREATE FUNCTION dwh._collect_prices(load_ids bigint[], product_keys bigint[]) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
+    earliest timestamptz;        -- event of these loads
+    latest timestamptz;
     applied_until timestamptz;   -- no other load has anything later, so the table says one price from there on
 BEGIN
-    SELECT coalesce(max(coalesce(l.last_event, 'infinity')), '-infinity') INTO applied_until
-      FROM ops.loads AS l WHERE l.products_at IS NOT NULL AND l.staged > 0;
+    SELECT min(l.first_event) FILTER (WHERE l.load_id = ANY (load_ids)), max(l.last_event) FILTER (WHERE l.load_id = ANY (load_ids)),
+           coalesce(max(l.last_event) FILTER (WHERE l.products_at IS NOT NULL), '-infinity')
+      INTO earliest, latest, applied_until FROM ops.loads AS l;
     CREATE TEMPORARY TABLE dwh_new_price ON COMMIT DROP AS
     WITH said AS (
         SELECT DISTINCT ON (p.product_key, s.event_time) p.product_key, s.product_id, s.event_time, s.event_id, s.price
           FROM (SELECT e.product_id, e.event_time, e.event_id, e.price FROM staging.user_events AS e
-                 WHERE e.load_id = ANY (load_ids) AND e.price IS NOT NULL OFFSET 0) AS s
+                 WHERE e.load_id = ANY (load_ids) AND e.event_time BETWEEN earliest AND latest AND e.price IS NOT NULL OFFSET 0) AS s
           JOIN marts.dim_product AS p ON p.product_id = s.product_id
          WHERE p.product_key = ANY (product_keys)
          ORDER BY p.product_key, s.event_time, s.event_id DESC),
@@ -220,7 +231,7 @@ CREATE FUNCTION dwh.upsert_products(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT inserted bigint, OUT updated bigint,
     OUT prices bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];

@@ -32,15 +32,18 @@ COMMENT ON FUNCTION dwh.fact_partitions() IS
 -- Staging got its partitions when it was written; the facts get theirs before anything reads them. Where each of staging's has
 -- one of the same time, there is nothing to look for.
 CREATE FUNCTION dwh._make_fact_partitions(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS bigint
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
-    SELECT CASE WHEN EXISTS (
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    IF NOT EXISTS (
         SELECT FROM dwh._partitions('staging.user_events') AS s
          WHERE s.since <= latest AND s.until > earliest
-           AND NOT EXISTS (SELECT FROM dwh._partitions('marts.fact_user_events') AS f WHERE f.since <= s.since AND f.until >= s.until))
-    THEN dwh._make_partitions('marts.fact_user_events', ARRAY(
+           AND NOT EXISTS (SELECT FROM dwh._partitions('marts.fact_user_events') AS f WHERE f.since <= s.since AND f.until >= s.until)) THEN
+        RETURN 0;
+    END IF;
+    RETURN dwh._make_partitions('marts.fact_user_events', ARRAY(
         SELECT DISTINCT date_trunc('day', s.event_time) FROM staging.user_events AS s
-         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest))
-    ELSE 0 END
+         WHERE s.load_id = ANY (load_ids) AND s.event_time BETWEEN earliest AND latest));
+END
 $$;
 COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[], timestamptz, timestamptz) IS
 'Makes the partitions of the facts that the events of these loads, between these times, need and do not have; returns how many. 53400 where the lock table cannot hold them all.';
@@ -48,7 +51,7 @@ COMMENT ON FUNCTION dwh._make_fact_partitions(bigint[], timestamptz, timestamptz
 -- Work table of one call, dwh_fact_version: the versions that the events of these loads may belong to, looked up by user, so
 -- that what is read of dim_user follows the batch.
 CREATE FUNCTION dwh._collect_fact_versions(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     PERFORM dwh._require_free_names(ARRAY['dwh_fact_version']);
     CREATE TEMPORARY TABLE dwh_fact_version ON COMMIT DROP AS

@@ -5,7 +5,7 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
 SELECT test.begin();
 SELECT test.put('q.jsonl', test.event('{"event_id": "1", "device": "A", "event_time": "2025-01-01T00:00:00Z"}'), test.event('{"event_id": "2", "device": "B", "event_time": "2025-01-05T00:00:00Z"}'),
-    test.event('{"event_id": "3", "product_id": "p", "event_time": "2025-02-05T00:00:00Z"}'), test.event('{"event_id": "4", "user_id": "u2"}'), 'broken', '');
+    test.event('{"event_id": "3", "product_id": "p", "price": 5, "event_time": "2025-02-05T00:00:00Z"}'), test.event('{"event_id": "4", "user_id": "u2"}'), 'broken', '');
 SELECT status, lines FROM test.load('q.jsonl');
 SELECT count(*) FROM test.build();
 SELECT name, severity, status, observed, allowed, offenders FROM dwh.run_quality_checks();
@@ -48,9 +48,9 @@ CREATE TEMP TABLE tampered AS SELECT t.n, t.statement, test.tamper(t.statement, 
     'UPDATE marts.dim_user SET valid_to = valid_to + interval ''1 day'' WHERE NOT is_current',
     'UPDATE marts.dim_user SET valid_to = valid_to - interval ''1 day'' WHERE NOT is_current',
     'UPDATE marts.dim_product SET price = 7 WHERE product_id = ''p''',
-    'INSERT INTO marts.dim_product_price SELECT product_key, 7, ''2025-01-01Z'', NULL, true FROM marts.dim_product WHERE product_id = ''p''',
-    'UPDATE marts.dim_product SET price = 7 WHERE product_id = ''p''; INSERT INTO marts.dim_product_price SELECT product_key, 7, day, day + interval ''1 day'', false FROM marts.dim_product, generate_series(timestamptz ''2025-01-01Z'', ''2025-01-03Z'', ''1 day'') AS day WHERE product_id = ''p''',
-    'UPDATE marts.dim_product SET price = 7 WHERE product_id = ''p''; INSERT INTO marts.dim_product_price SELECT product_key, price, since, until, until IS NULL FROM marts.dim_product AS p, (VALUES (timestamptz ''2025-01-01Z'', timestamptz ''2025-01-02Z''), (''2025-01-03Z'', NULL)) AS v (since, until) WHERE product_id = ''p''',
+    'INSERT INTO marts.dim_product_price SELECT product_key, 7, ''2025-02-06Z'', NULL, true FROM marts.dim_product WHERE product_id = ''p''',
+    'UPDATE marts.dim_product SET price = 7 WHERE product_id = ''p''; INSERT INTO marts.dim_product_price SELECT product_key, 7, day, day + interval ''1 day'', false FROM marts.dim_product, generate_series(timestamptz ''2025-02-06Z'', ''2025-02-08Z'', ''1 day'') AS day WHERE product_id = ''p''',
+    'UPDATE marts.dim_product SET price = 7 WHERE product_id = ''p''; INSERT INTO marts.dim_product_price SELECT product_key, price, since, until, until IS NULL FROM marts.dim_product AS p, (VALUES (timestamptz ''2025-02-06Z'', timestamptz ''2025-02-07Z''), (''2025-02-08Z'', NULL)) AS v (since, until) WHERE product_id = ''p''',
     'UPDATE marts.fact_user_events SET user_key = (SELECT user_key FROM marts.dim_user WHERE user_id = ''u2'') WHERE line_no = 1',
     'UPDATE marts.fact_user_events SET user_key = (SELECT user_key FROM marts.dim_user WHERE user_id = ''u1'' AND is_current) WHERE line_no = 1',
     'UPDATE marts.dim_user SET valid_from = valid_from + interval ''1 second'' WHERE user_id = ''u2''',
