@@ -16,7 +16,8 @@ my $db = 'dwh';
 $node->safe_psql($db, 'CREATE EXTENSION dwh_ext');
 
 # ---- what PUBLIC may call: only what reads its arguments, or tables that its caller may read ----
-my %harmless = map { $_ => 1 } qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state resolved_facts
+my %harmless = map { $_ => 1 } qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state
+  product_prices resolved_facts
   fact_partitions last_known);
 my @public = split /\n/, $node->safe_psql($db, q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace
 	AND has_function_privilege('mallory', oid, 'EXECUTE') ORDER BY 1});
