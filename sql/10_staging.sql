@@ -139,6 +139,35 @@ LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATH
 COMMENT ON FUNCTION dwh._reject_load(bigint) IS
 'Keeps the events of a load that staging refuses in ops.rejects, and stages nothing; returns how many there are.';
 
+-- temporary: until _stage_load() refuses them itself
+CREATE FUNCTION dwh._drop_forgotten(load_id bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint, OUT rejected bigint, OUT forgotten bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    lines bigint[];
+    users text[];
+    place integer;
+    gone bigint[] := '{}';
+BEGIN
+    SELECT array_agg(r.line_no ORDER BY r.line_no), array_agg(r.payload ->> 'user_id' ORDER BY r.line_no) INTO lines, users
+      FROM raw.user_events AS r WHERE r.load_id = _drop_forgotten.load_id AND jsonb_typeof(r.payload -> 'user_id') IN ('string', 'number');
+    FOREACH place IN ARRAY dwh._forgotten(users) LOOP
+        gone := gone || lines[place];
+    END LOOP;
+    DELETE FROM staging.user_events AS s WHERE s.load_id = _drop_forgotten.load_id AND s.line_no = ANY (gone);
+    GET DIAGNOSTICS staged = ROW_COUNT;
+    DELETE FROM ops.event_conflicts AS s WHERE s.load_id = _drop_forgotten.load_id AND s.line_no = ANY (gone);
+    GET DIAGNOSTICS conflicting = ROW_COUNT;
+    DELETE FROM ops.rejects AS s WHERE s.load_id = _drop_forgotten.load_id AND s.line_no = ANY (gone) AND s.stage = 'stage';
+    GET DIAGNOSTICS rejected = ROW_COUNT;
+    DELETE FROM raw.user_events AS s WHERE s.load_id = _drop_forgotten.load_id AND s.line_no = ANY (gone);
+    GET DIAGNOSTICS forgotten = ROW_COUNT;
+    replayed := forgotten - staged - conflicting - rejected;
+    PERFORM dwh._forget_refused(_drop_forgotten.load_id);
+END
+$$;
+COMMENT ON FUNCTION dwh._drop_forgotten(bigint) IS 'Takes what a load holds of erased users out of staging, conflicts, rejects and raw again; returns the counts.';
+
 CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint,
@@ -148,6 +177,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     load record;
     counts record;
+    erased record;
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(stage_events.load_id);
@@ -163,6 +193,9 @@ BEGIN
         rows_in := rows_in + load.loaded;
         BEGIN
             counts := dwh._stage_load(load.load_id);
+            erased := dwh._drop_forgotten(load.load_id);
+            SELECT counts.staged - erased.staged AS staged, counts.replayed - erased.replayed AS replayed,
+                   counts.conflicting - erased.conflicting AS conflicting, counts.rejected - erased.rejected AS rejected INTO counts;
             rejected := rejected + counts.rejected;
             IF NOT load.forced AND dwh._is_poisoned(load.rejected + counts.rejected, load.lines - load.blank) THEN
                 RAISE EXCEPTION 'load % is poisoned', load.load_id
@@ -173,10 +206,12 @@ BEGIN
             conflicting := conflicting + counts.conflicting;
             UPDATE ops.loads AS l
                SET staged = counts.staged, replayed = counts.replayed, conflicting = counts.conflicting,
-                   stage_rejected = counts.rejected, staged_at = clock_timestamp()
+                   stage_rejected = counts.rejected, forgotten = l.forgotten + erased.forgotten, staged_at = clock_timestamp()
              WHERE l.load_id = load.load_id;
         EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
-            UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = dwh._reject_load(load.load_id)
+            counts := ROW (dwh._reject_load(load.load_id));
+            erased := dwh._drop_forgotten(load.load_id);
+            UPDATE ops.loads AS l SET status = 'quarantined', stage_rejected = counts.f1 - erased.rejected, forgotten = l.forgotten + erased.forgotten
              WHERE l.load_id = load.load_id;
             quarantined := quarantined + 1;
         END;
