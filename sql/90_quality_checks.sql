@@ -8,10 +8,10 @@ RETURNS TABLE ("position" integer, name text, severity text, description text, q
 LANGUAGE sql IMMUTABLE AS $check$
 VALUES
 (10, 'conservation', 'error',
- 'For each load: lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts; and the tables hold just as many rows.',
+ 'For each load: lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts; and the tables hold just as many rows, less those that drop_before() took.',
 $$
 SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.replayed, l.conflicting, l.stage_rejected,
-       l.forgotten, l.facts, c.*
+       l.forgotten, l.facts, l.raw_dropped, l.staging_dropped, l.facts_dropped, c.*
   FROM ops.loads AS l
  CROSS JOIN LATERAL (SELECT
        (SELECT count(*) FROM raw.user_events AS r WHERE r.load_id = l.load_id) AS raw_rows,
@@ -22,11 +22,11 @@ SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.re
        (SELECT count(*) FROM marts.fact_user_events AS f WHERE f.load_id = l.load_id) AS fact_rows) AS c
  WHERE l.status NOT IN ('quarantined', 'stopped') AND ($1 IS NULL OR l.load_id = ANY ($1))
    AND (l.lines <> l.loaded + l.rejected + l.blank
-        OR l.loaded <> c.raw_rows OR l.rejected <> c.reject_rows
+        OR l.loaded - l.forgotten - l.raw_dropped <> c.raw_rows OR l.rejected <> c.reject_rows
         OR l.staged_at IS NOT NULL AND (
            l.loaded <> l.staged + l.replayed + l.conflicting + l.stage_rejected + l.forgotten
-           OR l.staged <> c.staging_rows OR l.stage_rejected <> c.stage_reject_rows OR l.conflicting <> c.conflict_rows)
-        OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts <> c.fact_rows))
+           OR l.staged - l.staging_dropped <> c.staging_rows OR l.stage_rejected <> c.stage_reject_rows OR l.conflicting <> c.conflict_rows)
+        OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts - l.facts_dropped <> c.fact_rows))
 $$),
 (20, 'reject_share', 'error',
  'No load has more than dwh.max_reject_share (0.1: at least 90 % must get through) of its non-blank lines refused, by either step, and at least 10 of them or all.',
@@ -58,6 +58,7 @@ SELECT f.event_id, count(*) AS facts FROM marts.fact_user_events AS f
 SELECT f.event_id, 1 FROM marts.fact_user_events AS f
   LEFT JOIN staging.user_events AS s ON s.event_id = f.event_id AND s.load_id = f.load_id AND s.line_no = f.line_no
  WHERE ($1 IS NULL OR f.load_id = ANY ($1)) AND s.event_id IS NULL
+   AND f.event_time >= coalesce((SELECT w.staging_since FROM ops.warehouse AS w), '-infinity')
 $$),
 (50, 'referential', 'error',
  'Every fact has its user version and its product.',
@@ -91,7 +92,7 @@ $$),
 $$
 SELECT f.event_id, f.event_time, f.user_key, d.valid_from, d.valid_to, s.user_id
   FROM marts.fact_user_events AS f
-  JOIN staging.user_events AS s ON s.event_id = f.event_id
+  LEFT JOIN staging.user_events AS s ON s.event_id = f.event_id
   JOIN marts.dim_user AS d ON d.user_key = f.user_key
  WHERE ($1 IS NULL OR f.load_id = ANY ($1))
    AND (f.event_time < d.valid_from OR f.event_time >= d.valid_to OR d.user_id <> s.user_id)
