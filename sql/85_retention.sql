@@ -67,7 +67,7 @@ BEGIN
             RAISE EXCEPTION 'load % is on its way through the steps', waiting
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = 'It is staged and not checked: later steps read its events from staging.',
-                      HINT = 'SELECT * FROM dwh.run_pipeline() finishes it, or the steps one by one.';
+                      HINT = 'A run of the pipeline finishes it, or the steps one by one.';
         END IF;
     ELSIF horizon > coalesce(since, '-infinity') THEN
         RAISE EXCEPTION 'staging still holds events of these facts'
