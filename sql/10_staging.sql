@@ -268,6 +268,18 @@ LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATH
 COMMENT ON FUNCTION dwh._reject_load(bigint) IS
 'Stages nothing of a load: keeps the events that staging refuses in ops.rejects, takes forgotten ones out of raw; returns the counts.';
 
+CREATE FUNCTION dwh._less_erased(load_id bigint, counts dwh.stage_counts) RETURNS dwh.stage_counts
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    erased bigint := dwh._forget_refused(_less_erased.load_id);
+BEGIN
+    counts.rejected := counts.rejected - erased;
+    counts.forgotten := counts.forgotten + erased;
+    RETURN counts;
+END
+$$;
+COMMENT ON FUNCTION dwh._less_erased(bigint, dwh.stage_counts) IS 'Forgets what staging refused of erased users as well, and returns the counts as they are then.';
+
 CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint,
@@ -291,7 +303,7 @@ BEGIN
         loads := loads + 1;
         rows_in := rows_in + load.loaded;
         BEGIN
-            counts := dwh._stage_load(load.load_id);
+            counts := dwh._less_erased(load.load_id, dwh._stage_load(load.load_id));
             rejected := rejected + counts.rejected;
             IF NOT load.forced AND dwh._is_poisoned(load.rejected + counts.rejected, load.lines - load.blank) THEN
                 RAISE EXCEPTION 'load % is poisoned', load.load_id
@@ -306,7 +318,7 @@ BEGIN
                    first_event = counts.first_event, last_event = counts.last_event, staged_at = clock_timestamp()
              WHERE l.load_id = load.load_id;
         EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
-            counts := dwh._reject_load(load.load_id);
+            counts := dwh._less_erased(load.load_id, dwh._reject_load(load.load_id));
             UPDATE ops.loads AS l
                SET status = 'quarantined', stage_rejected = counts.rejected, forgotten = l.forgotten + counts.forgotten
              WHERE l.load_id = load.load_id;

@@ -56,10 +56,10 @@ RETURNS TABLE ("position" integer, name text, severity text, description text, q
 LANGUAGE sql IMMUTABLE AS $check$
 VALUES
 (10, 'conservation', 'error',
- 'For each load: lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts; and the tables hold just as many rows.',
+ 'For each load: lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts; and the tables hold just as many rows, less those that drop_before() took.',
 $$
 SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.replayed, l.conflicting, l.stage_rejected,
-       l.forgotten, l.facts, c.*
+       l.forgotten, l.facts, l.raw_dropped, l.staging_dropped, l.facts_dropped, c.*
   FROM ops.loads AS l
  CROSS JOIN LATERAL (SELECT
        (SELECT count(*) FROM raw.user_events AS r WHERE r.load_id = l.load_id) AS raw_rows,
@@ -70,11 +70,11 @@ SELECT l.load_id, l.path, l.lines, l.loaded, l.rejected, l.blank, l.staged, l.re
        (SELECT count(*) FROM marts.fact_user_events AS f WHERE f.load_id = l.load_id) AS fact_rows) AS c
  WHERE l.status NOT IN ('quarantined', 'stopped') AND ($1 IS NULL OR l.load_id = ANY ($1))
    AND (l.lines <> l.loaded + l.rejected + l.blank
-        OR l.loaded <> c.raw_rows OR l.rejected <> c.reject_rows
+        OR l.loaded - l.forgotten - l.raw_dropped <> c.raw_rows OR l.rejected <> c.reject_rows
         OR l.staged_at IS NOT NULL AND (
            l.loaded <> l.staged + l.replayed + l.conflicting + l.stage_rejected + l.forgotten
-           OR l.staged <> c.staging_rows OR l.stage_rejected <> c.stage_reject_rows OR l.conflicting <> c.conflict_rows)
-        OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts <> c.fact_rows))
+           OR l.staged - l.staging_dropped <> c.staging_rows OR l.stage_rejected <> c.stage_reject_rows OR l.conflicting <> c.conflict_rows)
+        OR l.facts_at IS NOT NULL AND (l.staged <> l.facts OR l.facts - l.facts_dropped <> c.fact_rows))
 $$),
 (20, 'reject_share', 'error',
  'No load has more than dwh.max_reject_share (0.1: at least 90 % must get through) of its non-blank lines refused, by either step, and at least 10 of them or all.',

@@ -14,7 +14,9 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('upsert_products', '{bigint}'),
                ('load_facts', '{bigint}'),
                ('run_quality_checks', '{bigint,boolean}'),
-               ('run_pipeline', '{text}')) AS f (name, arguments);
+               ('run_pipeline', '{text}'),
+               ('forget_user', '{text}'),
+               ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -24,6 +26,8 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.event_id(jsonb)', 'uuid'),
                ('dwh.parse_event(jsonb,timestamptz)', 'dwh.parsed_event'),
                ('dwh.create_warehouse()', 'record'),
+               ('dwh.forget_user(text)', 'record'),
+               ('dwh.drop_before(text,timestamptz)', 'record'),
                ('dwh.stage_events(bigint)', 'record'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
@@ -33,7 +37,7 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
 SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
-               ('run_pipeline', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
+               ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
 
@@ -54,6 +58,10 @@ SELECT lives_ok($$SELECT dwh.stage_events(load_id => NULL), dwh.apply_scd2(load_
     'the verbs by name');
 SELECT throws_ok(format('SELECT * FROM dwh.%s(load_id => 4711)', verb), 'P0002', NULL, verb || ' of an unknown load')
   FROM unnest(ARRAY['stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks']) AS verb;
+SELECT lives_ok($$SELECT * FROM dwh.forget_user(user_id => 'nobody')$$, 'forget_user by name');
+SELECT lives_ok($$SELECT * FROM dwh.drop_before(layer => 'raw', before => '2000-01-01Z')$$, 'drop_before by name');
+SELECT throws_ok($$SELECT * FROM dwh.forget_user('')$$, '22023', NULL, 'forget_user needs a user');
+SELECT throws_ok($$SELECT * FROM dwh.drop_before('marts', '2000-01-01Z')$$, '22023', NULL, 'drop_before knows three layers');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', reject_limit => '200%')$$, '22023', NULL, 'a share is at most 100 %');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl(large_object => 4711)$$, '42704', NULL, 'a large object that is missing');

@@ -32,6 +32,8 @@ SELECT * FROM dwh.load_facts();
 SELECT * FROM dwh.run_quality_checks();
 SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.run_pipeline();
+SELECT * FROM dwh.forget_user('u1');
+SELECT * FROM dwh.drop_before('raw', now());
 \set VERBOSITY terse
 
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
@@ -46,6 +48,8 @@ SELECT * FROM dwh.load_facts();
 SELECT name, severity, status, observed, allowed, offenders FROM dwh.run_quality_checks();
 SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline();
 SELECT * FROM dwh.retry_rejects();
+SELECT * FROM dwh.forget_user('u1');
+SELECT d.status FROM unnest(ARRAY['raw', 'staging', 'facts']) AS l (layer), dwh.drop_before(l.layer, now()) AS d;
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();
 SELECT count(*) FROM dwh.product_state();

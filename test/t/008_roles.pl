@@ -29,7 +29,8 @@ is($node->safe_psql($db, q{SELECT string_agg(proname, ' ') FROM pg_proc WHERE pr
 sqlstate($node, $db, $_, '42501', "mallory may not: $_", user => 'mallory')
   for 'SELECT dwh.create_warehouse()', q{SELECT * FROM dwh.load_jsonl('x')}, q{SELECT * FROM dwh.load_jsonl(1::oid)}, 'SELECT * FROM dwh.run_pipeline()',
   'SELECT dwh.generate_events()', 'SELECT * FROM dwh.stage_events()', 'SELECT * FROM dwh.apply_scd2()', 'SELECT * FROM dwh.upsert_products()',
-  'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', 'SELECT * FROM dwh.retry_rejects()', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
+  'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', 'SELECT * FROM dwh.retry_rejects()',
+  q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())}, q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
   'CREATE FUNCTION dwh.mine() RETURNS int LANGUAGE sql AS $$SELECT 1$$';
 
 # ---- the whole job as an owner without superuser rights, through the landing directory ----
@@ -67,7 +68,8 @@ sqlstate($node, $db, 'SELECT * FROM dwh.user_versions()', '42501', 'nor through 
 # a caller with EXECUTE but without rights to the tables
 $node->safe_psql($db, 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO reader; GRANT USAGE ON SCHEMA ops, raw TO reader; GRANT SELECT ON ops.warehouse TO reader');
 sqlstate($node, $db, $_, '42501', "EXECUTE alone is not enough: $_", user => 'reader')
-  for 'SELECT * FROM dwh.load_jsonl(NULL)', 'SELECT * FROM dwh.run_pipeline()', 'SELECT dwh.create_warehouse()', 'SELECT * FROM dwh.stage_events()';
+  for 'SELECT * FROM dwh.load_jsonl(NULL)', 'SELECT * FROM dwh.run_pipeline()', 'SELECT dwh.create_warehouse()', 'SELECT * FROM dwh.stage_events()',
+  q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())};
 
 # ---- mallory was here first ----
 for my $schema (qw(raw staging marts ops))
@@ -110,6 +112,11 @@ sqlstate($node, $db, 'SET search_path = public; SELECT * FROM dwh.user_versions(
 	SELECT * FROM dwh.product_state(); SELECT * FROM dwh.fact_partitions()', '00000', 'the nouns, which can be inlined and so have the path of their caller', @as);
 sqlstate($node, $db, "$path; SELECT * FROM marts.kpi_daily; SELECT * FROM marts.kpi_segment", '00000', 'the views', @as);
 sqlstate($node, $db, "$path; SELECT dwh.create_warehouse()", '00000', 'create_warehouse()', @as);
+my $user = $node->safe_psql($db, 'SELECT min(user_id) FROM staging.user_events');
+my ($erased) = sqlstate($node, $db, "$path; SELECT * FROM dwh.forget_user('$user')", '00000', 'erasure', @as);
+like($erased, qr/^done/m, 'of somebody');
+sqlstate($node, $db, "$path; SELECT * FROM dwh.drop_before('raw', pg_catalog.now()); SELECT * FROM dwh.drop_before('staging', '2025-02-01Z');
+	SELECT * FROM dwh.drop_before('facts', '2025-02-01Z')", '00000', 'retention', @as);
 is($node->safe_psql($db, 'SELECT string_agg(DISTINCT what, chr(32)) FROM public.caught'), '', 'nobody fell into one');
 
 # A database that is not UTF-8 is refused with words.
