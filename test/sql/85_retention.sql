@@ -151,5 +151,26 @@ SELECT status, rows_dropped FROM dwh.drop_before('raw', now());
 SELECT quarantined FROM dwh.stage_events();
 SELECT status, loads, rows_dropped FROM dwh.drop_before('raw', now());
 SELECT status, loaded, stage_rejected, raw_dropped FROM ops.loads;
+-- What arrives from before the horizon: a replay is known by its fact, a new event is refused; without facts both are forgotten.
+SELECT test.begin();
+SET dwh.max_reject_share = 1;
+SELECT test.put('a.jsonl', test.event('{"event_id": "a1", "event_time": "2025-01-10T00:00:00Z", "device": "A"}'), test.event('{"event_id": "a2", "event_time": "2025-02-10T00:00:00Z", "device": "B"}'));
+SELECT loaded FROM test.load('a.jsonl');
+SELECT test.run();
+SELECT status, rows_dropped FROM dwh.drop_before('raw', now());
+SELECT status, rows_dropped FROM dwh.drop_before('staging', '2025-02-01Z');
+SELECT test.put('b.jsonl', test.event('{"event_id": "a1", "event_time": "2025-01-10T00:00:00Z", "device": "A"}'), test.event('{"event_id": "b2", "event_time": "2025-01-20T00:00:00Z", "device": "C"}'),
+    test.event('{"event_id": "b3", "event_time": "2025-02-05T00:00:00Z", "device": "D"}'));
+SELECT loaded FROM test.load('b.jsonl');
+SELECT test.run();
+SELECT class, message FROM ops.rejects;
+SELECT device, valid_from, valid_to FROM marts.dim_user ORDER BY 2;
+SELECT * FROM test.ledger();
+SELECT status, rows_dropped FROM dwh.drop_before('facts', '2025-02-01Z');
+SELECT loaded FROM test.load('b.jsonl', force => true);
+SELECT test.run();
+SELECT * FROM test.ledger();
+SELECT * FROM test.failing();
+RESET dwh.max_reject_share;
 DROP TABLE test.versions;
 DROP FUNCTION test.ledger, test.bounds, test.failing, test.run;
