@@ -100,6 +100,7 @@ BEGIN
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS duplicate_keys bigint NOT NULL DEFAULT 0;
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS first_event timestamptz;
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS last_event timestamptz;
+    ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS retried_at timestamptz;
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS raw_dropped bigint NOT NULL DEFAULT 0;
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS staging_dropped bigint NOT NULL DEFAULT 0;
     ALTER TABLE ops.loads ADD COLUMN IF NOT EXISTS facts_dropped bigint NOT NULL DEFAULT 0;
@@ -144,6 +145,7 @@ BEGIN
         ['duplicate_keys', 'Loaded lines with an object that has a key more than once: the last one counts.'],
         ['first_event', 'No event that was staged of it is earlier; NULL = none was staged.'],
         ['last_event', 'No event that was staged of it is later; NULL = none was staged.'],
+        ['retried_at', 'When retry_rejects() last staged more of it, which sent it back to the steps after; NULL = never.'],
         ['raw_dropped', 'Of loaded: rows that drop_before() took out of raw.'],
         ['staging_dropped', 'Of staged: rows that drop_before() took out of staging.'],
         ['facts_dropped', 'Of facts: rows that drop_before() took out of the facts.']]);

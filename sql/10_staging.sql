@@ -219,7 +219,7 @@ CREATE FUNCTION dwh._reject_late(load_id bigint, line_nos bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' AS $$
     INSERT INTO ops.rejects (load_id, line_no, byte_offset, stage, class, message, raw, raw_bytes)
     SELECT r.load_id, r.line_no, r.byte_offset, 'stage', 'out_of_range',
-           format('event_time is before %s, where the history in staging begins (dwh.drop_before)', w.staging_since),
+           format('event_time is before %s, where the history in staging begins (drop_before)', w.staging_since),
            substring(t.bytes FOR 4096), octet_length(t.bytes)
       FROM raw.user_events AS r
      CROSS JOIN ops.warehouse AS w

@@ -87,11 +87,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages =
 DECLARE
     earliest timestamptz;        -- event of these loads
     latest timestamptz;
-    applied_until timestamptz;   -- no other load has anything later, so the table says one price from there on
+    others_until timestamptz;   -- no other load has anything later, so the table says one price from there on
 BEGIN
     SELECT min(l.first_event) FILTER (WHERE l.load_id = ANY (load_ids)), max(l.last_event) FILTER (WHERE l.load_id = ANY (load_ids)),
-           coalesce(max(l.last_event) FILTER (WHERE l.products_at IS NOT NULL), '-infinity')
-      INTO earliest, latest, applied_until FROM ops.loads AS l;
+           coalesce(max(l.last_event) FILTER (WHERE l.load_id <> ALL (load_ids) OR l.retried_at IS NOT NULL), '-infinity')
+      INTO earliest, latest, others_until FROM ops.loads AS l;
     CREATE TEMPORARY TABLE dwh_new_price ON COMMIT DROP AS
     WITH said AS (
         SELECT DISTINCT ON (p.product_key, s.event_time) p.product_key, s.product_id, s.event_time, s.event_id, s.price
@@ -100,9 +100,9 @@ BEGIN
           JOIN marts.dim_product AS p ON p.product_id = s.product_id
          WHERE p.product_key = ANY (product_keys)
          ORDER BY p.product_key, s.event_time, s.event_id DESC),
-    asked AS (   -- of those after applied_until the first one asks for all
+    asked AS (   -- of those after others_until the first one asks for all
         SELECT d.*, coalesce(lead(d.event_time) OVER w, 'infinity') AS next_time,
-               least(d.event_time, applied_until) IS DISTINCT FROM lag(least(d.event_time, applied_until)) OVER w AS asks
+               least(d.event_time, others_until) IS DISTINCT FROM lag(least(d.event_time, others_until)) OVER w AS asks
           FROM said AS d WINDOW w AS (PARTITION BY d.product_key ORDER BY d.event_time)),
     placed AS (
         SELECT a.product_key, a.product_id, a.event_time, a.event_id, a.price,
@@ -123,7 +123,7 @@ BEGIN
       FROM placed AS n
       LEFT JOIN LATERAL (
            SELECT e.event_time FROM staging.user_events AS e
-            WHERE n.event_time <= applied_until AND e.event_time <= applied_until
+            WHERE n.event_time <= others_until AND e.event_time <= others_until
               AND e.product_id = n.product_id AND e.price = n.known_price
               AND e.event_time >= n.event_time AND e.event_time < n.next_time AND e.event_time < n.known_until
               AND (e.event_time > n.event_time OR e.event_id > n.event_id)

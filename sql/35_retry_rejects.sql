@@ -134,6 +134,7 @@ BEGIN
            stage_rejected = l.stage_rejected - cardinality(event_nos) + coalesce(counts.rejected, 0),
            forgotten = l.forgotten + coalesce(counts.forgotten, 0),
            first_event = least(l.first_event, counts.first_event), last_event = greatest(l.last_event, counts.last_event),
+           retried_at = CASE WHEN _retry_load.staged = 0 THEN l.retried_at ELSE _retry_load.retried_at END,
            users_at = CASE WHEN _retry_load.staged = 0 THEN l.users_at END,
            products_at = CASE WHEN _retry_load.staged = 0 THEN l.products_at END,
            facts_at = CASE WHEN _retry_load.staged = 0 THEN l.facts_at END,
