@@ -100,10 +100,15 @@ BEGIN
           JOIN marts.dim_product AS p ON p.product_id = s.product_id
          WHERE p.product_key = ANY (product_keys)
          ORDER BY p.product_key, s.event_time, s.event_id DESC),
+    told AS (   -- after others_until nothing comes in between: a price that is said again there is no news
+        SELECT d.product_key, d.product_id, d.event_time, d.event_id, d.price
+          FROM (SELECT a.*, lag(a.price) OVER w AS last_price, lag(a.event_time) OVER w AS last_time
+                  FROM said AS a WINDOW w AS (PARTITION BY a.product_key ORDER BY a.event_time)) AS d
+         WHERE (d.last_price = d.price AND d.last_time > others_until) IS NOT TRUE),
     asked AS (   -- of those after others_until the first one asks for all
         SELECT d.*, coalesce(lead(d.event_time) OVER w, 'infinity') AS next_time,
                least(d.event_time, others_until) IS DISTINCT FROM lag(least(d.event_time, others_until)) OVER w AS asks
-          FROM said AS d WINDOW w AS (PARTITION BY d.product_key ORDER BY d.event_time)),
+          FROM told AS d WINDOW w AS (PARTITION BY d.product_key ORDER BY d.event_time)),
     placed AS (
         SELECT a.product_key, a.product_id, a.event_time, a.event_id, a.price,
                dwh.last_known(k.price) OVER w AS known_price, dwh.last_known(k.valid_from) OVER w AS known_from,
