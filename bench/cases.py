@@ -137,31 +137,25 @@ def increment(report, events, rounds):
     remove(*paths)
 
 
-def growth_rows(table, batch):
-    """One row for each subject on each history; the figures are also divided by those on the smallest. table: (history, subjects)."""
+def growth_row(history, subject, smallest, batch):
+    """The figures of a batch on a history, and divided by those on the smallest one."""
     figures = [lambda o: o.seconds, lambda o: o.wal, lambda o: o.blocks]
-    rows = []
-    for history, subjects in table:
-        for subject, smallest in zip(subjects, table[0][1]):
-            taken, wal, blocks = [median(subject.values(of)) if subject.seconds() else None for of in figures]
-            base = [median(smallest.values(of)) for of in figures]
-            rows.append([count(history), subject.name, median_range(subject.seconds()), ratio(taken, base[0]),
-                         ratio(median(subjects[-1].seconds()), taken), ratio(wal, batch, 0), ratio(wal, base[1]), ratio(blocks, batch, 1),
-                         ratio(blocks, base[2]), subject.verdict()])
-    return rows
+    taken, wal, blocks = [median(subject.values(of)) if subject.seconds() else None for of in figures]
+    base = [median(smallest.values(of)) for of in figures]
+    return [count(history), median_range(subject.seconds()), ratio(taken, base[0]), ratio(wal, batch, 0), ratio(wal, base[1]),
+            ratio(blocks, batch, 1), ratio(blocks, base[2]), subject.verdict()]
 
 
 def growth_steps(report, table):
-    """For each subject what becomes of its steps."""
-    for number, first in enumerate(table[0][1]):
-        report.add("Seconds by step, %s, and how many times those on the smallest history:" % first.name)
-        names = list(first.outcomes[0].steps) if first.outcomes else []
-        rows = []
-        for history, subjects in table:
-            outcomes = subjects[number].outcomes
-            steps = [(median([o.steps[name] for o in outcomes]), median([o.steps[name] for o in first.outcomes])) for name in names if outcomes]
-            rows.append([count(history)] + ["%.2f (%s)" % (taken, ratio(taken, base)) for taken, base in steps])
-        report.table(["history"] + names, rows)
+    """What becomes of each step."""
+    first = table[0][1].outcomes
+    names = list(first[0].steps) if first else []
+    rows = []
+    for history, subject in table:
+        steps = [(median([o.steps[name] for o in subject.outcomes]), median([o.steps[name] for o in first])) for name in names if subject.outcomes]
+        rows.append([count(history)] + ["%.2f (%s)" % (taken, ratio(taken, base)) for taken, base in steps])
+    report.add("Seconds by step, and how many times those on the smallest history:")
+    report.table(["history"] + names, rows)
 
 
 def growth(report, events, rounds, large):
@@ -181,11 +175,11 @@ def growth(report, events, rounds, large):
         while (len(months) - 1) * batch < history:
             months.insert(0, month(len(months)))
         whole = joined("growth.jsonl", *months)
-        first, _ = grown([(system, (whole, *months)) for system in systems(peers=False)], rounds, "on %s" % count(history))
-        table.append((history, first))
+        first, _ = grown([(Warehouse(), (whole, *months))], rounds, "on %s" % count(history))
+        table.append((history, first[0]))
         remove(whole)
-    report.table(["history", "subject", "s, median (min-max)", "of the first", "vs seed", "WAL B/event", "of the first", "blocks/event",
-                  "of the first", "end state"], growth_rows(table, batch))
+    report.table(["history", "s, median (min-max)", "of the first", "WAL B/event", "of the first", "blocks/event", "of the first", "end state"],
+                 [growth_row(history, subject, table[0][1], batch) for history, subject in table])
     growth_steps(report, table)
     remove(*months)
 
