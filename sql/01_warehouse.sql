@@ -353,8 +353,8 @@ BEGIN
         RETURN false;
     END IF;
     ALTER TABLE staging.user_events RENAME TO user_events_model_2;
-    ALTER INDEX staging.user_events_load_id RENAME TO user_events_model_2_load_id;
-    ALTER INDEX staging.user_events_user_id RENAME TO user_events_model_2_user_id;
+    ALTER INDEX IF EXISTS staging.user_events_load_id RENAME TO user_events_model_2_load_id;
+    ALTER INDEX IF EXISTS staging.user_events_user_id RENAME TO user_events_model_2_user_id;
     RETURN true;
 END
 $$;
@@ -374,11 +374,21 @@ BEGIN
       FROM (SELECT s.load_id, min(s.event_time) AS first_event, max(s.event_time) AS last_event
               FROM staging.user_events_model_2 AS s GROUP BY s.load_id) AS b
      WHERE l.load_id = b.load_id;
-    PERFORM dwh._fill_event_filter();
-    DROP TABLE staging.user_events_model_2;
+    PERFORM dwh._fill_event_filter(NULL);
+    IF EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = 'staging.user_events_model_2'::regclass AND a.attnum > 17 AND NOT a.attisdropped)
+       OR (SELECT count(*) > 3 FROM pg_index AS i WHERE i.indrelid = 'staging.user_events_model_2'::regclass)
+       OR (SELECT c.relhastriggers OR c.relacl IS NOT NULL FROM pg_class AS c WHERE c.oid = 'staging.user_events_model_2'::regclass)
+       OR EXISTS (SELECT FROM pg_depend AS d WHERE d.refobjid = 'staging.user_events_model_2'::regclass AND d.classid = 'pg_rewrite'::regclass) THEN
+        RAISE WARNING 'the former table of staged events is kept as staging.user_events_model_2'
+            USING DETAIL = 'It has columns, indexes, triggers or rights of yours, or a view reads it. Its events are in staging.user_events as well.',
+                  HINT = 'Add what you need to staging.user_events, then DROP TABLE staging.user_events_model_2: forget_user() and drop_before() do not reach it.';
+    ELSE
+        DROP TABLE staging.user_events_model_2;
+    END IF;
 END
 $$;
-COMMENT ON FUNCTION dwh._take_up_staging() IS 'Moves the events of data model 2 into the partitions of staging.user_events.';
+COMMENT ON FUNCTION dwh._take_up_staging() IS
+'Moves the events of data model 2 into the partitions of staging.user_events. A WARNING where the table stays, as something of the user''s hangs on it.';
 
 CREATE FUNCTION dwh._create_layers() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -2,7 +2,7 @@
 --
 -- Both are partitioned by event_time, in months or days of UTC (dwh.fact_partition), so that a batch grows the indexes of its
 -- own time only, whatever the history, and old time is dropped as a whole. event_id is unique in each partition; over all of
--- them by what staging asks before it writes (stage_load.c).
+-- them by what staging asks before it writes (stage_chunk.c).
 -- Invariant: partitions never overlap, and none is made for a time that has one.
 -- Needs the pipeline's lock: there is one maker at a time.
 
@@ -15,7 +15,7 @@ LANGUAGE sql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp SET timezone =
       FROM pg_inherits AS i
       JOIN pg_class AS c ON c.oid = i.inhrelid
      CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (bound)
-     WHERE i.inhparent = to_regclass(parent)
+     WHERE i.inhparent = to_regclass(parent) AND b.bound <> 'DEFAULT'   -- one of the user's: no time is its own
      ORDER BY 2
 $$;
 COMMENT ON FUNCTION dwh._partitions(text) IS
@@ -51,6 +51,12 @@ DECLARE
     name text := split_part(parent, '.', 2) || to_char(since, CASE unit WHEN 'day' THEN '_YYYY_MM_DD' ELSE '_YYYY_MM' END)
                  || CASE WHEN extract(year FROM since) < 0 THEN '_bc' ELSE '' END;
 BEGIN
+    IF to_regclass(format('%I.%I', layer, name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'table %.% is in the way of a partition', layer, name
+            USING ERRCODE = 'duplicate_table',
+                  DETAIL = format('%s needs a partition for %s until %s, and the table of its name is none of it.', parent, since, until),
+                  HINT = 'Attach it again, rename or drop it.';
+    END IF;
     -- attached, not created as a partition: that would lock out every reader of the table until commit
     EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS, PRIMARY KEY (event_id))',
                    layer, name, parent);

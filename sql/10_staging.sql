@@ -152,6 +152,9 @@ LANGUAGE sql STABLE ROWS 1000 SET search_path = pg_catalog, pg_temp SET jit = of
             SELECT s.load_id, s.line_no FROM staging.user_events AS s WHERE s.event_id = u.id
              UNION ALL
             SELECT f.load_id, f.line_no FROM marts.fact_user_events AS f WHERE f.event_id = u.id
+             UNION ALL   -- the event that stays was dropped, the other claims to its id were kept
+            SELECT x.kept_load_id, x.kept_line_no FROM ops.event_conflicts AS x CROSS JOIN ops.warehouse AS w
+             WHERE x.event_id = u.id AND w.facts_since IS NOT NULL
              LIMIT 1 OFFSET 0) AS k
 $$;
 COMMENT ON FUNCTION dwh._known_events(uuid[], timestamptz[]) IS
@@ -229,16 +232,24 @@ $$;
 COMMENT ON FUNCTION dwh._reject_late(bigint, bigint[]) IS
 'Keeps events of a load in ops.rejects that are from before what drop_before() left of staging, as out_of_range.';
 
-CREATE FUNCTION dwh._fill_event_filter() RETURNS bigint
+CREATE FUNCTION dwh._fill_event_filter(load_ids bigint[]) RETURNS bigint
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_fill_event_filter';
-COMMENT ON FUNCTION dwh._fill_event_filter() IS 'Puts every event_id of staging and facts into ops.event_filter; returns how many.';
+COMMENT ON FUNCTION dwh._fill_event_filter(bigint[]) IS 'Puts every staged event_id of these loads, NULL = of staging and facts, into ops.event_filter; returns how many.';
+
+CREATE FUNCTION dwh._begin_event_filter() RETURNS void
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_begin_event_filter';
+COMMENT ON FUNCTION dwh._begin_event_filter() IS 'What is staged from now on shares one filter in memory, as ops.event_filter has it; what an earlier one held and did not write is lost.';
+
+CREATE FUNCTION dwh._end_event_filter() RETURNS void
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_end_event_filter';
+COMMENT ON FUNCTION dwh._end_event_filter() IS 'Writes the shared filter into ops.event_filter.';
 
 CREATE FUNCTION dwh._rebuild_event_filter() RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM dwh._lock_pipeline();
     DELETE FROM ops.event_filter;
-    RETURN dwh._fill_event_filter();
+    RETURN dwh._fill_event_filter(NULL);
 END
 $$;
 COMMENT ON FUNCTION dwh._rebuild_event_filter() IS
@@ -284,16 +295,18 @@ CREATE FUNCTION dwh.stage_events(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT staged bigint, OUT replayed bigint, OUT conflicting bigint,
     OUT rejected bigint, OUT quarantined bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     load record;
     counts dwh.stage_counts;
+    done bigint[] := '{}';
 BEGIN
     PERFORM dwh._require_warehouse();
     PERFORM dwh._require_load(stage_events.load_id);
     PERFORM dwh._lock_pipeline();
     loads := 0; rows_in := 0; staged := 0; replayed := 0; conflicting := 0; rejected := 0; quarantined := 0;
+    PERFORM dwh._begin_event_filter();
     FOR load IN
         SELECT l.* FROM ops.loads AS l
          WHERE l.checked_at IS NULL AND l.staged_at IS NULL AND l.status NOT IN ('quarantined', 'stopped')
@@ -317,7 +330,10 @@ BEGIN
                    stage_rejected = counts.rejected, forgotten = l.forgotten + counts.forgotten,
                    first_event = counts.first_event, last_event = counts.last_event, staged_at = clock_timestamp()
              WHERE l.load_id = load.load_id;
+            done := done || load.load_id;
         EXCEPTION WHEN SQLSTATE 'P0W01' THEN   -- what was staged of it is undone, it goes no further
+            PERFORM dwh._begin_event_filter();   -- it may have filled a tier, which is undone as well
+            PERFORM dwh._fill_event_filter(done);
             counts := dwh._less_erased(load.load_id, dwh._reject_load(load.load_id));
             UPDATE ops.loads AS l
                SET status = 'quarantined', stage_rejected = counts.rejected, forgotten = l.forgotten + counts.forgotten
@@ -325,6 +341,7 @@ BEGIN
             quarantined := quarantined + 1;
         END;
     END LOOP;
+    PERFORM dwh._end_event_filter();
     status := CASE WHEN loads = 0 THEN 'nothing_new' ELSE 'done' END;
     IF loads > 0 THEN
         PERFORM dwh._count_change();

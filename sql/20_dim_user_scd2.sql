@@ -158,15 +158,22 @@ $$;
 COMMENT ON FUNCTION dwh._match_version_keys() IS
 'Gives each new version in the work tables its surrogate key: of the old one that started at the same instant, else of an overlapping one with the same values, else a new one.';
 
-CREATE FUNCTION dwh._write_versions(OUT opened bigint, OUT closed bigint, OUT split bigint, OUT moved bigint, OUT removed bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION dwh._count_versions(OUT closed bigint, OUT split bigint, OUT moved bigint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     SELECT count(*) FILTER (WHERE o.valid_to IS NULL AND n.valid_to IS NOT NULL),
            count(*) FILTER (WHERE o.valid_to > n.valid_to),
            count(*) FILTER (WHERE o.valid_from <> n.valid_from)
       INTO closed, split, moved
       FROM pg_temp.dwh_old_version AS o JOIN pg_temp.dwh_new_version AS n USING (user_key);
+END
+$$;
+COMMENT ON FUNCTION dwh._count_versions() IS 'How many versions of the work tables end now, end earlier, and start elsewhere.';
 
+-- By key: other joins would read all of dim_user.
+CREATE FUNCTION dwh._write_versions(OUT opened bigint, OUT removed bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
     DELETE FROM marts.dim_user AS d USING pg_temp.dwh_old_version AS o
      WHERE d.user_key = o.user_key AND NOT o.is_matched;
     GET DIAGNOSTICS removed = ROW_COUNT;
@@ -188,7 +195,7 @@ BEGIN
     GET DIAGNOSTICS opened = ROW_COUNT;
 END
 $$;
-COMMENT ON FUNCTION dwh._write_versions() IS 'Writes the difference between old and new versions of the work tables into marts.dim_user; returns what it did.';
+COMMENT ON FUNCTION dwh._write_versions() IS 'Writes the difference between old and new versions of the work tables into marts.dim_user; returns how many it opened and removed.';
 
 -- Work table dwh_moved_fact: the facts where another version is valid now, in the intersections of old and new versions with
 -- different keys. Later than the last fact there is nothing to look up, which spares all users without a late event.
@@ -232,11 +239,10 @@ CREATE FUNCTION dwh.apply_scd2(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT opened bigint, OUT closed bigint, OUT split bigint,
     OUT moved bigint, OUT removed bigint, OUT repointed bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];
-    written record;
 BEGIN
     load_ids := dwh._claim_loads('users', apply_scd2.load_id);
     loads := cardinality(load_ids);
@@ -248,9 +254,8 @@ BEGIN
     status := 'done';
     rows_in := dwh._collect_versions(load_ids);
     PERFORM dwh._match_version_keys();
-    written := dwh._write_versions();
-    opened := written.opened; closed := written.closed; split := written.split; moved := written.moved;
-    removed := written.removed;
+    SELECT c.closed, c.split, c.moved INTO closed, split, moved FROM dwh._count_versions() AS c;
+    SELECT w.opened, w.removed INTO opened, removed FROM dwh._write_versions() AS w;
     PERFORM dwh._collect_moved_facts();
     repointed := dwh._repoint_facts();
     DROP TABLE pg_temp.dwh_changed_user, pg_temp.dwh_old_version, pg_temp.dwh_new_version, pg_temp.dwh_moved_version, pg_temp.dwh_moved_fact;

@@ -191,6 +191,23 @@ $$;
 COMMENT ON FUNCTION dwh._compare_prices() IS
 'Makes work table dwh_price_change of upsert_products from dwh_new_price: the intervals to write, price NULL for those to remove.';
 
+-- By key: other joins would read all of dim_product_price.
+CREATE FUNCTION dwh._write_prices() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+BEGIN
+    DELETE FROM marts.dim_product_price AS d USING pg_temp.dwh_price_change AS c
+     WHERE c.price IS NULL AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
+    UPDATE marts.dim_product_price AS d SET price = c.price, valid_to = c.valid_to, is_current = c.valid_to IS NULL
+      FROM pg_temp.dwh_price_change AS c
+     WHERE c.price IS NOT NULL AND c.is_known AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
+    INSERT INTO marts.dim_product_price (product_key, price, valid_from, valid_to, is_current)
+    SELECT c.product_key, c.price, c.valid_from, c.valid_to, c.valid_to IS NULL
+      FROM pg_temp.dwh_price_change AS c WHERE NOT c.is_known
+     ORDER BY c.product_key, c.valid_from;
+END
+$$;
+COMMENT ON FUNCTION dwh._write_prices() IS 'Writes the changed intervals of the work table into marts.dim_product_price.';
+
 CREATE FUNCTION dwh._apply_prices(load_ids bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -203,15 +220,7 @@ BEGIN
     PERFORM dwh._require_free_names(ARRAY['dwh_new_price', 'dwh_price_change']);
     PERFORM dwh._collect_prices(load_ids, product_keys);
     PERFORM dwh._compare_prices();
-    DELETE FROM marts.dim_product_price AS d USING pg_temp.dwh_price_change AS c
-     WHERE c.price IS NULL AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
-    UPDATE marts.dim_product_price AS d SET price = c.price, valid_to = c.valid_to, is_current = c.valid_to IS NULL
-      FROM pg_temp.dwh_price_change AS c
-     WHERE c.price IS NOT NULL AND c.is_known AND d.product_key = c.product_key AND d.valid_from = c.valid_from;
-    INSERT INTO marts.dim_product_price (product_key, price, valid_from, valid_to, is_current)
-    SELECT c.product_key, c.price, c.valid_from, c.valid_to, c.valid_to IS NULL
-      FROM pg_temp.dwh_price_change AS c WHERE NOT c.is_known
-     ORDER BY c.product_key, c.valid_from;
+    PERFORM dwh._write_prices();
     SELECT count(*) INTO changed FROM pg_temp.dwh_price_change;
     DROP TABLE pg_temp.dwh_new_price, pg_temp.dwh_price_change;
     RETURN changed;
@@ -236,7 +245,7 @@ CREATE FUNCTION dwh.upsert_products(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT inserted bigint, OUT updated bigint,
     OUT prices bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];

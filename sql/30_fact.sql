@@ -89,7 +89,7 @@ COMMENT ON FUNCTION dwh._new_facts(bigint[], timestamptz, timestamptz) IS
 CREATE FUNCTION dwh._write_facts(load_ids bigint[], earliest timestamptz, latest timestamptz) RETURNS bigint[]
 LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_write_facts';
 COMMENT ON FUNCTION dwh._write_facts(bigint[], timestamptz, timestamptz) IS
-'Writes dwh._new_facts() of these loads, in rising order, into marts.fact_user_events, which has the partitions; returns the number of facts of each load.';
+'Writes dwh._new_facts() of these loads, in rising order, into marts.fact_user_events, which has the partitions by then; returns the number of facts of each load.';
 
 CREATE FUNCTION dwh._append_facts(load_ids bigint[], OUT facts bigint, OUT partitions bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_nestloop = on AS $$
@@ -136,7 +136,7 @@ COMMENT ON FUNCTION dwh._require_facts(bigint[]) IS 'Raises 23000 for a load who
 CREATE FUNCTION dwh.load_facts(
     load_id bigint DEFAULT NULL,
     OUT status text, OUT loads bigint, OUT rows_in bigint, OUT facts bigint, OUT partitions bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     load_ids bigint[];

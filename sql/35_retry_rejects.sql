@@ -138,7 +138,8 @@ BEGIN
            users_at = CASE WHEN _retry_load.staged = 0 THEN l.users_at END,
            products_at = CASE WHEN _retry_load.staged = 0 THEN l.products_at END,
            facts_at = CASE WHEN _retry_load.staged = 0 THEN l.facts_at END,
-           checked_at = NULL   -- other counts, other verdicts
+           checked_at = CASE WHEN _retry_load.loaded + _retry_load.staged + _retry_load.replayed + _retry_load.conflicting
+                                  + coalesce(counts.forgotten, 0) = 0 THEN l.checked_at END   -- other counts, other verdicts
      WHERE l.load_id = _retry_load.load_id;
 END
 $$;
@@ -146,7 +147,7 @@ COMMENT ON FUNCTION dwh._retry_load(bigint, boolean, timestamptz) IS
 'Tries the rejects of one load again, by that clock; moves its counts, and sends it back to the steps that have something to do. Returns the counts of dwh.retry_result.';
 
 CREATE FUNCTION dwh.retry_rejects(load_id bigint DEFAULT NULL) RETURNS SETOF dwh.retry_result
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     load record;
@@ -160,6 +161,7 @@ BEGIN
     PERFORM dwh._lock_pipeline();
     PERFORM dwh._require_retryable(retry_rejects.load_id);
     retried_at := clock_timestamp();
+    PERFORM dwh._begin_event_filter();
     FOR load IN
         SELECT l.load_id, l.path, l.staged_at IS NOT NULL AS is_staged FROM ops.loads AS l
          WHERE CASE WHEN retry_rejects.load_id IS NULL THEN l.rejected + l.stage_rejected > 0 AND l.status NOT IN ('quarantined', 'stopped')
@@ -173,6 +175,7 @@ BEGIN
         is_changed := is_changed OR result.status = 'done';
         RETURN NEXT result;
     END LOOP;
+    PERFORM dwh._end_event_filter();
     IF is_changed THEN
         PERFORM dwh._count_change();
     END IF;

@@ -70,12 +70,7 @@ COMMENT ON FUNCTION dwh._is_users_reject(bytea, boolean, text, text) IS
 CREATE FUNCTION dwh._begin_erasure() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = pg_my_temp_schema() AND c.relname = 'dwh_erased') THEN
-        RAISE EXCEPTION 'a temporary object of this session has the name "dwh_erased"'
-            USING ERRCODE = 'duplicate_table',
-                  DETAIL = 'forget_user makes a work table of that name.',
-                  HINT = 'Drop or rename the object, or call in another session.';
-    END IF;
+    PERFORM dwh._require_free_names(ARRAY['dwh_erased']);
     CREATE TEMPORARY TABLE dwh_erased (
         layer text NOT NULL, load_id bigint NOT NULL, line_no bigint NOT NULL, event_id uuid, event_time timestamptz, product_key bigint)
         ON COMMIT DROP;
@@ -341,7 +336,7 @@ COMMENT ON FUNCTION dwh._recompute_products(bigint[]) IS
 CREATE FUNCTION dwh.forget_user(
     user_id text,
     OUT status text, OUT raw bigint, OUT rejects bigint, OUT staging bigint, OUT facts bigint, OUT conflicts bigint, OUT versions bigint)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     is_new boolean;

@@ -62,11 +62,11 @@ BEGIN
     SELECT w.staging_since INTO since FROM ops.warehouse AS w;
     IF layer = 'staging' THEN
         SELECT min(l.load_id) INTO waiting FROM ops.loads AS l
-         WHERE l.staged_at IS NOT NULL AND l.checked_at IS NULL AND l.status NOT IN ('quarantined', 'stopped');
+         WHERE l.checked_at IS NULL AND l.status NOT IN ('quarantined', 'stopped');
         IF waiting IS NOT NULL THEN
             RAISE EXCEPTION 'load % is on its way through the steps', waiting
                 USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = 'It is staged and not checked: later steps read its events from staging.',
+                      DETAIL = 'It is loaded and not checked: the steps would refuse its events, or read them from staging.',
                       HINT = 'A run of the pipeline finishes it, or the steps one by one.';
         END IF;
     ELSIF horizon > coalesce(since, '-infinity') THEN
@@ -83,7 +83,7 @@ COMMENT ON FUNCTION dwh._require_droppable(text, timestamptz, timestamptz) IS
 CREATE FUNCTION dwh.drop_before(
     layer text, before timestamptz,
     OUT status text, OUT loads bigint, OUT partitions bigint, OUT rows_dropped bigint, OUT horizon timestamptz)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_variable
 DECLARE
     reached timestamptz;
@@ -128,4 +128,4 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.drop_before(text, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.drop_before(text, timestamptz) IS
-'Drops what is older than a time. layer raw: the rows of loads that were made before it and are through all steps; given up are new types for them, retries of their refused events, and the bytes that their facts lead back to. staging: whole partitions that end at or before it; given up are late events from before: they find no history to be placed in and are refused as out_of_range, while versions, products and prices stay as they are. facts: the same for the facts, as far as staging was dropped; given up are their KPIs, and what arrives from before is counted as ops.loads.forgotten. Returns one row: status (done, nothing_new), loads that lost rows, partitions and rows dropped, and horizon: the time before which nothing is left (the end of the last partition dropped, so before rounded down; the argument itself for raw; NULL = nothing was ever dropped). One transaction; waits for a run at work; a dropped partition locks its table against readers until commit, waiting for them without a limit (SET lock_timeout sets one). Errors: 22023 for another layer, NULL, or a time to come; 55000 for staging while a load is between staging and its checks, for facts that staging still has; 2BP01 where a view of yours needs a partition; 42501 without rights to the tables, 40001 where the snapshot is too old, WH004 without a warehouse. A repeat drops nothing and says nothing_new.';
+'Drops what is older than a time. layer raw: the rows of loads that were made before it and are through all steps; given up are new types for them, retries of their refused events, and the bytes that their facts lead back to. staging: whole partitions that end at or before it; given up are late events from before: they find no history to be placed in and are refused as out_of_range, while versions, products and prices stay as they are. facts: the same for the facts, as far as staging was dropped; given up are their KPIs, and what arrives from before is counted as ops.loads.forgotten. Returns one row: status (done, nothing_new), loads that lost rows, partitions and rows dropped, and horizon: the time before which nothing is left (the end of the last partition dropped, so before rounded down; the argument itself for raw; NULL = nothing was ever dropped). One transaction; waits for a run at work; a dropped partition locks its table against readers until commit, waiting for them without a limit (SET lock_timeout sets one). Errors: 22023 for another layer, NULL, or a time to come; 55000 for staging while a load is between loading and its checks, for facts that staging still has; 2BP01 where a view of yours needs a partition; 42501 without rights to the tables, 40001 where the snapshot is too old, WH004 without a warehouse. A repeat drops nothing and says nothing_new.';

@@ -142,7 +142,7 @@ COMMENT ON FUNCTION dwh._end_run(jsonb, boolean, jsonb) IS 'Writes the end of a 
 -- The run and its steps travel as JSON: a variable of a table's row type would outlive the table in a session's plans.
 CREATE FUNCTION dwh.run_pipeline(source text DEFAULT NULL)
 RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     begun record;

@@ -12,12 +12,13 @@
  *  (1) Every event_id in staging.user_events, or that was there, is in the filter.
  *  (2) The bits of an id depend on the id alone, on every machine: a dump can be restored anywhere.
  *
- * Memory: "dwh event filter" holds the last tier, at most 2 MB.
+ * Memory: "dwh event filter" holds the last tier, at most 2 MB; "dwh event filter rows" as much again while it is written.
  */
 #include "postgres.h"
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -70,6 +71,9 @@ typedef struct Place
 	uint32		first;
 	uint32		step;
 } Place;
+
+/* Of dwh_event_filter_begin; NULL: none. */
+static EventFilter *shared = NULL;
 
 static const char *const read_query =
 	"SELECT f.tier, f.segment, f.ids, f.bits FROM ops.event_filter AS f "
@@ -156,8 +160,8 @@ segment_of_row(Datum segment)
 	return number;
 }
 
-EventFilter *
-dwh_event_filter_open(void)
+static EventFilter *
+read_filter(void)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dwh event filter", ALLOCSET_DEFAULT_SIZES);
 	EventFilter *filter = MemoryContextAllocZero(context, sizeof(EventFilter));
@@ -180,6 +184,12 @@ dwh_event_filter_open(void)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return filter;
+}
+
+EventFilter *
+dwh_event_filter_open(void)
+{
+	return shared != NULL ? shared : read_filter();
 }
 
 /* The ids of a probe as lists, one for each segment: first[segment], then next[id], -1 at the end. */
@@ -210,6 +220,9 @@ probe_full_tiers(const EventFilter *filter, Probe *probe)
 
 	if (pg_class_aclcheck(oid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, "event_filter");
+	/* what this transaction wrote a moment ago is among them */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	relation = table_open(oid, AccessShareLock);
 	slot = table_slot_create(relation, NULL);
 	scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
@@ -225,6 +238,7 @@ probe_full_tiers(const EventFilter *filter, Probe *probe)
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(relation, AccessShareLock);
+	PopActiveSnapshot();
 }
 
 void
@@ -255,6 +269,8 @@ dwh_event_filter_probe(EventFilter *filter, const pg_uuid_t *const *ids, int cou
 static void
 write_changed(EventFilter *filter)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dwh event filter rows", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	Datum		columns[3][SEGMENTS];
 	Oid			types[] = {INT4OID, INT4ARRAYOID, INT4ARRAYOID, BYTEAARRAYOID};
 	Datum		values[4];
@@ -271,21 +287,22 @@ write_changed(EventFilter *filter)
 		columns[2][count++] = PointerGetDatum(cstring_to_text_with_len((char *) segment->bits, SEGMENT_BYTES));
 		segment->is_changed = false;
 	}
-	if (count == 0)
-		return;
-	values[0] = Int32GetDatum(filter->tier);
-	for (int i = 0; i < 2; i++)
-		values[i + 1] = PointerGetDatum(construct_array(columns[i], count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
-	values[3] = PointerGetDatum(construct_array(columns[2], count, BYTEAOID, -1, false, TYPALIGN_INT));
-	SPI_execute_with_args(write_query, 4, types, values, NULL, false, 0);
+	if (count > 0)
+	{
+		values[0] = Int32GetDatum(filter->tier);
+		for (int i = 0; i < 2; i++)
+			values[i + 1] = PointerGetDatum(construct_array(columns[i], count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+		values[3] = PointerGetDatum(construct_array(columns[2], count, BYTEAOID, -1, false, TYPALIGN_INT));
+		SPI_execute_with_args(write_query, 4, types, values, NULL, false, 0);
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 }
 
 /* Leaves the full tier to the table and begins the next one. */
 static void
 begin_tier(EventFilter *filter)
 {
-	MemoryContext caller = MemoryContextSwitchTo(filter->context);
-
 	write_changed(filter);
 	for (int i = 0; i < SEGMENTS; i++)
 	{
@@ -295,7 +312,6 @@ begin_tier(EventFilter *filter)
 	}
 	filter->tier++;
 	filter->ids = 0;
-	MemoryContextSwitchTo(caller);
 }
 
 void
@@ -323,9 +339,41 @@ dwh_event_filter_add(EventFilter *filter, const pg_uuid_t *id)
 void
 dwh_event_filter_close(EventFilter *filter)
 {
-	MemoryContext caller = MemoryContextSwitchTo(filter->context);
-
+	if (filter == shared)
+		return;
 	write_changed(filter);
+	MemoryContextDelete(filter->context);
+}
+
+static void
+forget_shared(void *unused)
+{
+	shared = NULL;
+}
+
+void
+dwh_event_filter_begin(void)
+{
+	MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+	MemoryContextCallback *callback;
+
+	if (shared != NULL)
+		MemoryContextDelete(shared->context);
+	shared = read_filter();
+	callback = MemoryContextAlloc(shared->context, sizeof(MemoryContextCallback));
+	callback->func = forget_shared;
+	callback->arg = NULL;
+	MemoryContextRegisterResetCallback(shared->context, callback);
 	MemoryContextSwitchTo(caller);
+}
+
+void
+dwh_event_filter_end(void)
+{
+	EventFilter *filter = shared;
+
+	if (filter == NULL)
+		return;
+	write_changed(filter);
 	MemoryContextDelete(filter->context);
 }

@@ -12,7 +12,17 @@
 
 typedef struct EventFilter EventFilter;
 
-/* Reads the part that takes new ids, at most 2 MB; palloc'd in a context of its own below the current one. */
+/*
+ * Makes one that many loads of a call share, until dwh_event_filter_end writes it or the transaction ends: written for each of
+ * them, its rows would have as many dead versions. Forgets an earlier one that was not ended, and what was put into it.
+ */
+extern void dwh_event_filter_begin(void);
+extern void dwh_event_filter_end(void);
+
+/*
+ * The shared one, or else reads the part that takes new ids, at most 2 MB, palloc'd in a context of its own below the current
+ * one.
+ */
 extern EventFilter *dwh_event_filter_open(void);
 
 /* Says of each id whether it is perhaps known. Reads all of the table where it has more than one tier. */
@@ -21,7 +31,7 @@ extern void dwh_event_filter_probe(EventFilter *filter, const pg_uuid_t *const *
 /* Takes an id; written by dwh_event_filter_close, or before, where the tier is full. */
 extern void dwh_event_filter_add(EventFilter *filter, const pg_uuid_t *id);
 
-/* Writes what has changed and frees the memory. */
+/* Writes what has changed and frees the memory; leaves the shared one as it is. */
 extern void dwh_event_filter_close(EventFilter *filter);
 
 #endif

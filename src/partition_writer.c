@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -19,6 +20,7 @@
 #include "utils/uuid.h"
 
 #include "partition_writer.h"
+#include "warehouse.h"
 #include "writer.h"
 
 typedef struct Partition
@@ -97,6 +99,8 @@ dwh_partition_writer_open(const char *schema, const char *table, const char *con
 	writer->columns = columns;
 	writer->id_column = id_column;
 	writer->time_column = time_column;
+	/* as an INSERT into the table would: nobody detaches a partition that is on the list */
+	LockRelationOid(dwh_warehouse_table(schema, table), RowExclusiveLock);
 	read_partitions(writer);
 	return writer;
 }
@@ -104,8 +108,10 @@ dwh_partition_writer_open(const char *schema, const char *table, const char *con
 void
 dwh_partition_writer_put(PartitionWriter *writer, const Datum *values, const bool *nulls)
 {
-	WaitingRow *row = &writer->rows[writer->count++];
+	WaitingRow *row;
 
+	Assert(writer->count < PARTITION_WRITER_ROWS);
+	row = &writer->rows[writer->count++];
 	row->id = DatumGetUUIDP(values[writer->id_column]);
 	row->time = DatumGetTimestampTz(values[writer->time_column]);
 	row->values = values;

@@ -12,7 +12,7 @@
  *  (2) Of equal event_ids the one accepted first stays: what is known before these lines, lower lines before higher ones.
  *  (3) Whatever is staged is in the filter.
  *
- * Memory: "dwh chunk" holds the typed events of a chunk, bounded by CHUNK_EVENTS and CHUNK_BYTES whatever the size of the load.
+ * Memory: "dwh chunks" lives as long as the load is staged, "dwh chunk" holds the typed events of a chunk, bounded by CHUNK_EVENTS and CHUNK_BYTES whatever the size of the load.
  */
 #include "postgres.h"
 
@@ -30,6 +30,7 @@
 #include "event_filter.h"
 #include "partition_writer.h"
 #include "stage_chunk.h"
+#include "warehouse.h"
 
 #define CHUNK_EVENTS PARTITION_WRITER_ROWS
 #define CHUNK_BYTES (32 * 1024 * 1024)
@@ -80,6 +81,7 @@ read_rules(StageChunk *chunk)
 	bool		isnull[2];
 	Datum		since[2];
 
+	dwh_warehouse_require();	/* so there is a row */
 	SPI_execute(rules_query, false, 0);
 	descriptor = SPI_tuptable->tupdesc;
 	for (int i = 0; i < 2; i++)
@@ -117,11 +119,9 @@ dwh_chunk_open(int64 load_id, bool with_staging)
 	chunk->counts.last_event = DT_NOBEGIN;
 	chunk->events = palloc_extended(CHUNK_EVENTS * sizeof(TypedEvent), MCXT_ALLOC_HUGE);
 	read_rules(chunk);
+	chunk->filter = dwh_event_filter_open();
 	if (with_staging)
-	{
-		chunk->filter = dwh_event_filter_open();
 		chunk->staging = open_staging(chunk);
-	}
 	MemoryContextSwitchTo(caller);
 	return chunk;
 }
@@ -364,12 +364,13 @@ finish_chunk(StageChunk *chunk)
 	CHECK_FOR_INTERRUPTS();
 	if (chunk->has_forgotten_users && chunk->count > 0)
 		forget_erased_users(chunk);
-	if (chunk->with_staging && chunk->count > 0)
-	{
-		qsort(chunk->events, chunk->count, sizeof(TypedEvent), compare_ids);
+	qsort(chunk->events, chunk->count, sizeof(TypedEvent), compare_ids);
+	if (chunk->count > 0)
 		mark_known(chunk);
-		if (!TIMESTAMP_IS_NOBEGIN(chunk->staging_since))
-			refuse_late(chunk);
+	if (chunk->count > 0 && !TIMESTAMP_IS_NOBEGIN(chunk->staging_since))
+		refuse_late(chunk);
+	if (chunk->count > 0 && chunk->with_staging)
+	{
 		mark_repeats(chunk);
 		judge_repeats(chunk);
 		write_new(chunk);
@@ -396,7 +397,7 @@ dwh_chunk_put(StageChunk *chunk, int64 line_no, const Datum *values, const bool 
 	MemoryContext caller;
 	TypedEvent *event;
 
-	if (!chunk->with_staging && !chunk->has_forgotten_users)
+	if (!chunk->with_staging && !chunk->has_forgotten_users && TIMESTAMP_IS_NOBEGIN(chunk->staging_since))
 		return;
 	caller = MemoryContextSwitchTo(chunk->event_context);
 	event = &chunk->events[chunk->count++];
@@ -422,11 +423,9 @@ dwh_chunk_close(StageChunk *chunk)
 	StageCounts counts;
 
 	finish_chunk(chunk);
+	dwh_event_filter_close(chunk->filter);
 	if (chunk->with_staging)
-	{
-		dwh_event_filter_close(chunk->filter);
 		dwh_partition_writer_close(chunk->staging);
-	}
 	counts = chunk->counts;
 	MemoryContextDelete(chunk->context);
 	return counts;

@@ -23,7 +23,8 @@ typedef struct StageCounts
 } StageCounts;
 
 /*
- * For the events of one load. with_staging false: nothing is staged, only those of forgotten users are taken out of raw.
+ * For the events of one load. with_staging false: nothing is staged; those of forgotten users are taken out of raw, and those
+ * that are too late are refused.
  * Needs the pipeline's lock.
  */
 extern StageChunk *dwh_chunk_open(int64 load_id, bool with_staging);

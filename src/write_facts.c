@@ -83,6 +83,12 @@ put_fetched(FactState *state)
 {
 	MemoryContext caller = MemoryContextSwitchTo(state->context);
 
+	if (SPI_tuptable->tupdesc->natts != FACT_COUNT)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("dwh._new_facts does not return the columns of a fact"),
+				 errdetail("It returns %d, the library knows %d.", SPI_tuptable->tupdesc->natts, FACT_COUNT),
+				 errhint("The library is of another version than the extension: ALTER EXTENSION dwh_ext UPDATE.")));
 	for (uint64 row = 0; row < SPI_processed; row++)
 	{
 		Datum	   *values = palloc(FACT_COUNT * sizeof(Datum));

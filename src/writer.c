@@ -2,6 +2,7 @@
  * writer.c: rows -> a table, in batches.
  *
  *     object --payload.c--> jsonb --line_sink.c--> row --[writer.c]--> raw.user_events, ops.rejects
+ *     event or fact --partition_writer.c--> row --[writer.c]--> a partition of staging.user_events, marts.fact_user_events
  *
  * The table belongs to the user, who may have added columns, indexes, constraints or triggers: a plain table gets
  * multi-inserts, one with triggers or generated columns gets its rows one by one through the executor.
@@ -273,6 +274,8 @@ dwh_writer_put(TableWriter *writer, const Datum *values, const bool *nulls)
 	{
 		if (RelationGetDescr(writer->relation)->constr != NULL)
 			ExecConstraints(writer->target, slot, writer->estate);
+		if (writer->relation->rd_rel->relispartition)
+			ExecPartitionCheck(writer->target, slot, writer->estate, true);
 		writer->waiting++;
 	}
 	if (writer->waiting == BATCH_ROWS || MemoryContextMemAllocated(writer->batch_context, false) > BATCH_BYTES)
