@@ -41,6 +41,9 @@ COMMENT ON FUNCTION dwh._user_pattern(text) IS
 CREATE FUNCTION dwh._names_user(bytes bytea, user_id text, pattern text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF position(convert_to(user_id, 'UTF8') IN bytes) = 0 AND position(convert_to('\', 'UTF8') IN bytes) = 0 THEN
+        RETURN false;   -- neither as it is nor escaped
+    END IF;
     RETURN convert_from(bytes, 'UTF8') ~ pattern COLLATE "C";
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
     -- no text: other letters than ASCII are found wherever their bytes are, and are blanks for the rest
@@ -87,9 +90,10 @@ BEGIN
     WITH gone AS (
         DELETE FROM raw.user_events AS r WHERE dwh._is_of_user(r.payload, _erase_raw.user_id)
         RETURNING r.load_id, r.line_no, r.payload)
-    INSERT INTO pg_temp.dwh_erased (layer, load_id, line_no, event_id, event_time)
-    SELECT 'raw', g.load_id, g.line_no, e.event_id, e.event_time
+    INSERT INTO pg_temp.dwh_erased (layer, load_id, line_no, event_id, event_time, product_key)
+    SELECT 'raw', g.load_id, g.line_no, e.event_id, e.event_time, p.product_key
       FROM gone AS g CROSS JOIN ops.warehouse AS w   -- when facts were dropped, an event may be in no other layer: see _move_counts
+      LEFT JOIN marts.dim_product AS p ON p.product_id = g.payload ->> 'product_id'
       LEFT JOIN LATERAL dwh.parse_event(g.payload) AS e ON w.facts_since IS NOT NULL;
     GET DIAGNOSTICS erased = ROW_COUNT;
     RETURN erased;
@@ -132,13 +136,15 @@ BEGIN
 
     WITH gone AS (
         DELETE FROM ops.event_conflicts AS x WHERE dwh._is_of_user(x.payload, _erase_events.user_id)
-        RETURNING x.load_id, x.line_no)
-    INSERT INTO pg_temp.dwh_erased (layer, load_id, line_no) SELECT 'conflicts', g.load_id, g.line_no FROM gone AS g;
+        RETURNING x.load_id, x.line_no, x.event_id)
+    INSERT INTO pg_temp.dwh_erased (layer, load_id, line_no, event_id) SELECT 'conflicts', g.load_id, g.line_no, g.event_id FROM gone AS g;
     GET DIAGNOSTICS conflicts = ROW_COUNT;
     -- a digest of what was erased is not kept either
     UPDATE ops.event_conflicts AS x SET kept_fingerprint = NULL
      WHERE x.kept_fingerprint IS NOT NULL
-       AND EXISTS (SELECT FROM pg_temp.dwh_erased AS e WHERE e.load_id = x.kept_load_id AND e.line_no = x.kept_line_no);
+       AND (EXISTS (SELECT FROM pg_temp.dwh_erased AS e WHERE e.load_id = x.kept_load_id AND e.line_no = x.kept_line_no)
+            OR NOT EXISTS (SELECT FROM staging.user_events AS s WHERE s.event_id = x.event_id)   -- dropped before: anybody's
+               AND NOT EXISTS (SELECT FROM marts.fact_user_events AS f WHERE f.event_id = x.event_id));
 END
 $$;
 COMMENT ON FUNCTION dwh._erase_events(text) IS
@@ -162,10 +168,13 @@ BEGIN
         RETURNING j.load_id, j.line_no)
     INSERT INTO pg_temp.dwh_erased (layer, load_id, line_no) SELECT 'rejects', g.load_id, g.line_no FROM gone AS g;
     GET DIAGNOSTICS events = ROW_COUNT;
-    -- refused lines: nobody can say whose they are. The row stays and is counted; raw_bytes too, so that a retry sees that
+    -- refused lines: the user_id that they give says whose they are, where there is none any word may. The row stays and is counted; raw_bytes too, so that a retry sees that
     -- the line was not kept.
     UPDATE ops.rejects AS j SET raw = '', message = 'erased'
-     WHERE j.stage = 'load' AND (dwh._names_user(j.raw, _erase_rejects.user_id, pattern) OR j.message ~ pattern COLLATE "C");
+     WHERE j.stage = 'load' AND j.raw <> ''
+       AND (CASE WHEN cardinality(dwh._line_users(j.raw)) > 0 THEN _erase_rejects.user_id = ANY (dwh._line_users(j.raw))
+                 ELSE dwh._names_user(j.raw, _erase_rejects.user_id, pattern) END
+            OR dwh._says_user(j.message, _erase_rejects.user_id, pattern));
     GET DIAGNOSTICS lines = ROW_COUNT;
     RETURN events + lines;
 END
@@ -173,22 +182,34 @@ $$;
 COMMENT ON FUNCTION dwh._erase_rejects(text) IS
 'Deletes the user''s refused events, and empties refused lines that name the user; returns how many.';
 
--- Row data in verdicts and error messages.
-CREATE FUNCTION dwh._erase_from_ledgers(pattern text) RETURNS bigint
+-- Rows are printed as JSON in verdicts and messages, so the user_id is in quotes there, unless it is cut: a number without them
+-- is a count or a line, another word may be the user.
+CREATE FUNCTION dwh._says_user(said text, user_id text, pattern text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT position(to_jsonb(user_id)::text IN said) > 0 OR user_id !~ '^[-+.0-9eE]*$' AND said ~ pattern COLLATE "C"
+$$;
+COMMENT ON FUNCTION dwh._says_user(text, text, text) IS 'True if a text of a ledger says the user_id. pattern: dwh._user_pattern(user_id).';
+
+CREATE FUNCTION dwh._erase_from_ledgers(user_id text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    pattern text := dwh._user_pattern(user_id);
     results bigint;
     runs bigint;
     alerts bigint;
 BEGIN
-    UPDATE ops.quality_results AS q SET offenders = NULL WHERE q.offenders::text ~ pattern COLLATE "C";
+    UPDATE ops.quality_results AS q SET offenders = NULL
+     WHERE q.offenders IS NOT NULL
+       AND (dwh._says_user(q.offenders::text, user_id, pattern)
+            OR EXISTS (SELECT FROM jsonb_path_query(q.offenders, '$[*].event_id') AS o
+                         JOIN pg_temp.dwh_erased AS e ON e.event_id::text = o #>> '{}'));
     GET DIAGNOSTICS results = ROW_COUNT;
     UPDATE ops.runs AS r SET message = CASE WHEN r.message IS NOT NULL THEN 'erased' END, detail = NULL, hint = NULL
-     WHERE concat_ws(' ', r.message, r.detail, r.hint) ~ pattern COLLATE "C";
+     WHERE dwh._says_user(concat_ws(' ', r.message, r.detail, r.hint), user_id, pattern);
     GET DIAGNOSTICS runs = ROW_COUNT;
-    UPDATE ops.alerts AS a SET title = CASE WHEN a.title ~ pattern COLLATE "C" THEN 'erased' ELSE a.title END,
+    UPDATE ops.alerts AS a SET title = CASE WHEN dwh._says_user(a.title, user_id, pattern) THEN 'erased' ELSE a.title END,
            body = jsonb_strip_nulls(jsonb_build_object('sqlstate', a.body -> 'sqlstate', 'erased', true))
-     WHERE concat_ws(' ', a.title, a.body) ~ pattern COLLATE "C";
+     WHERE dwh._says_user(concat_ws(' ', a.title, a.body), user_id, pattern);
     GET DIAGNOSTICS alerts = ROW_COUNT;
     RETURN results + runs + alerts;
 END
@@ -356,7 +377,7 @@ BEGIN
     raw := dwh._erase_raw(forget_user.user_id);
     SELECT e.staging, e.facts, e.conflicts, e.versions INTO staging, facts, conflicts, versions FROM dwh._erase_events(forget_user.user_id) AS e;
     rejects := dwh._erase_rejects(forget_user.user_id);
-    ledgers := dwh._erase_from_ledgers(dwh._user_pattern(forget_user.user_id));
+    ledgers := dwh._erase_from_ledgers(forget_user.user_id);
     PERFORM dwh._move_counts();
     PERFORM dwh._recompute_products(ARRAY(SELECT DISTINCT e.product_key FROM pg_temp.dwh_erased AS e WHERE e.product_key IS NOT NULL));
     DROP TABLE pg_temp.dwh_erased;

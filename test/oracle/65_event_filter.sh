@@ -35,4 +35,14 @@ is "$(sql "SELECT replayed FROM ops.loads WHERE load_id = 2")" \
     "$(sql "SELECT count(*) FROM raw.user_events AS r JOIN staging.user_events AS s ON s.event_id = (r.payload ->> 'event_id')::uuid AND s.load_id = 1
               AND s.event_time = (r.payload ->> 'event_time')::timestamptz")" 'those that say the same are replays'
 is "$(sql 'SELECT count(*) = count(DISTINCT event_id) FROM staging.user_events')" t 'each event_id is staged once'
+
+# A load that fills a tier finds its own ids in it: the first half of the lines comes again, a day later each.
+new_warehouse dwh_oracle_full_tier
+sql "INSERT INTO ops.event_filter (tier, segment, ids, bits) SELECT 1, s, 771, decode(repeat('00', 1984), 'hex') FROM generate_series(0, 1023) AS s" >/dev/null
+sql "COPY (SELECT jsonb_build_object('event_id', md5(n::text)::uuid, 'event_time', to_char(timestamptz '2025-01-01Z' + n % 20 * interval '1 day' + r * interval '1 day',
+            'YYYY-MM-DD\"T\"HH24:MI:SSTZH:TZM'), 'event_type', 'view', 'user_id', 'u' || n % 100)
+       FROM (SELECT n, 0 AS r FROM generate_series(1, 40000) AS n UNION ALL SELECT n, 1 FROM generate_series(1, 40000) AS n) AS l) TO '$scratch/twice.jsonl'" >/dev/null
+sql "SELECT dwh.run_pipeline('$scratch/twice.jsonl')" >/dev/null
+is "$(sql 'SELECT staged, conflicting, (SELECT max(tier) FROM ops.event_filter) FROM ops.loads')" '40000|40000|2' 'a repeat in another chunk is found in the tier that was filled before it'
+is "$(sql 'SELECT count(DISTINCT event_id) FROM marts.fact_user_events')" 40000 'each event_id is one fact'
 echo "1..$test_no"

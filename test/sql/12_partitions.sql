@@ -87,3 +87,32 @@ SELECT test.put('2.jsonl', test.at('b', '2025-03-10', '{"device": "tv"}'), test.
 SELECT step, status, rows_in, rows_out FROM dwh.run_pipeline() WHERE step IN ('stage_events', 'load_facts');
 SELECT load_id, staged, replayed, conflicting, facts FROM ops.loads ORDER BY load_id;
 SELECT * FROM test.differences();
+
+-- ... and what is the user's on that table is not lost.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.at('a', '2025-01-10'));
+SELECT count(*) FROM dwh.run_pipeline();
+CREATE TABLE staging.before AS SELECT *, 'mine'::text AS note FROM staging.user_events;
+DROP TABLE staging.user_events;
+ALTER TABLE staging.before RENAME TO user_events;
+CREATE VIEW test.reads_staging AS SELECT count(*) FROM staging.user_events;
+UPDATE ops.warehouse SET model_version = 2;
+SET client_min_messages = warning;
+SELECT * FROM dwh.create_warehouse();
+SET client_min_messages = error;
+SELECT count(*), (SELECT note FROM staging.user_events_model_2) FROM staging.user_events;
+DROP VIEW test.reads_staging;
+
+-- Partitions of the user's: a default one gets what has no other, never what has; one that was detached is not taken for its name.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.at('a', '2025-01-10'));
+SELECT count(*) FROM dwh.run_pipeline();
+CREATE TABLE marts.rest PARTITION OF marts.fact_user_events DEFAULT;
+CREATE TABLE staging.rest PARTITION OF staging.user_events DEFAULT;
+SELECT test.put('2.jsonl', test.at('b', '2025-01-11'), test.at('c', '2025-02-11'));
+SELECT count(*) FROM dwh.run_pipeline();
+SELECT tableoid::regclass AS partition, count(*) FROM marts.fact_user_events GROUP BY 1 ORDER BY 1;
+SELECT * FROM test.differences();
+ALTER TABLE staging.user_events DETACH PARTITION staging.user_events_2025_02;
+SELECT test.put('3.jsonl', test.at('d', '2025-02-12'));
+SELECT * FROM test.error('SELECT count(*) FROM dwh.run_pipeline()');

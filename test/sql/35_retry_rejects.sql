@@ -232,3 +232,17 @@ SELECT line_no, class, message FROM ops.rejects ORDER BY line_no;
 SELECT loaded, rejected, blank, lines FROM ops.loads;
 SELECT status, retried, loaded, still_rejected FROM dwh.retry_rejects();
 RESET dwh.max_line_bytes;
+
+-- A price that comes late by a retry, in a load whose other prices are there already.
+SELECT test.begin();
+SET dwh.max_line_bytes = '1kB';
+SELECT test.put('p.jsonl', VARIADIC ARRAY[
+    test.event(jsonb_build_object('event_id', 'a', 'event_time', '2025-01-05T00:00:00Z', 'product_id', 'p', 'price', 7, 'pad', repeat('x', 2000))),
+    test.event('{"event_id": "b", "event_time": "2025-01-10T00:00:00Z", "product_id": "p", "price": 5}')]
+    || (SELECT array_agg(test.event(jsonb_build_object('event_id', 'c' || g, 'event_time', '2025-01-20T00:00:00Z', 'product_id', 'p', 'price', 6))) FROM generate_series(1, 8) AS g));
+SELECT count(*) FROM dwh.run_pipeline();
+RESET dwh.max_line_bytes;
+SELECT loaded FROM dwh.retry_rejects();
+SELECT step, status, rows_out FROM dwh.run_pipeline();
+SELECT price, valid_from, valid_to FROM marts.dim_product_price ORDER BY valid_from;
+SELECT * FROM test.differences();

@@ -318,3 +318,30 @@ RESET dwh.max_reject_share;
 
 DROP TABLE test.files, test.kept_marts, test.names;
 DROP FUNCTION test.ledger, test.traces, test.marts, test.compare_marts, test.failing, test.run, test.write;
+
+-- A refused line says whose it is: another one's is kept whole, and goes on once what refused it is gone.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.event('{"user_id": "17"}'), test.event('{"user_id": "bob", "event_id": "e26-17", "quantity": 17}'),
+    '{"event_id": "n", "event_time": "2025-01-10T00:00:00Z", "event_type": "x", "user_id": "bob", "quantity": 17, "note": "\u0000"}',
+    '{"event_time": "2025-01-10T00:00:00Z", "event_type": "x", "user_id": 17, "note": "\u0000"}', '{"user_id": "17', '17;x');
+SELECT status, lines, rejected FROM test.load('1.jsonl');
+SELECT status, rejects FROM dwh.forget_user('17');
+SELECT line_no, message = 'erased' AS is_erased, raw = '' AS is_empty FROM ops.rejects ORDER BY line_no;
+SET dwh.nul_escapes = 'replace';
+SELECT retried, loaded, not_kept FROM dwh.retry_rejects();
+RESET dwh.nul_escapes;
+SELECT payload ->> 'user_id' AS user_id, payload ->> 'event_id' AS event_id FROM raw.user_events ORDER BY line_no;
+-- ... and what is found once is found again when it comes back, also cut, escaped, in no text at all, and in a load that stops
+SELECT status FROM dwh.forget_user('Ann Kim');
+SELECT status FROM dwh.forget_user('김철수');
+SELECT test.put_bytes('2.jsonl', convert_to('{"event_type":"x","user_id":"Ann Kim' || E'\n' || '{"a":"b"c","user_id":"Ann Kim"}' || E'\n' || '1,Ann Kim,KR' || E'\n'
+    || '{"user_id":"\uae40\ucca0\uc218' || E'\n' || '{"user_id":"Ann Kimball' || E'\n', 'UTF8') || convert_to('{"user_id":"김철수","note":"', 'UTF8') || '\xff220a'
+    || convert_to('{"user_id":"김철', 'UTF8') || '\xec0a');
+SELECT status, lines, rejected FROM test.load('2.jsonl', force => true);
+SELECT status, quarantined FROM dwh.stage_events();
+SELECT line_no, raw = '' AS is_empty FROM ops.rejects WHERE load_id = (SELECT max(load_id) FROM ops.loads) ORDER BY line_no;
+SELECT test.put('3.jsonl', '{"user_id": "Ann Kim", "broken', '{"user_id": "bob", "broken');
+\set VERBOSITY sqlstate
+SELECT * FROM dwh.load_jsonl('3.jsonl', on_error => 'abort');
+\set VERBOSITY default
+SELECT line_no, raw = '' AS is_empty, message = 'erased' AS is_erased FROM ops.rejects WHERE load_id = (SELECT max(load_id) FROM ops.loads) ORDER BY line_no;

@@ -174,3 +174,34 @@ SELECT * FROM test.failing();
 RESET dwh.max_reject_share;
 DROP TABLE test.versions;
 DROP FUNCTION test.ledger, test.bounds, test.failing, test.run;
+
+-- Late events of a load that is quarantined for them are refused all the same: the run says why, and so does every later one.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.event('{"event_id": "1", "event_time": "2025-01-10T00:00:00Z"}'), test.event('{"event_id": "2", "event_time": "2025-03-10T00:00:00Z"}'));
+SELECT count(*) FROM dwh.run_pipeline();
+SELECT status FROM dwh.drop_before('staging', '2025-02-01Z');
+SELECT test.put('2.jsonl', VARIADIC (SELECT array_agg(test.event(jsonb_build_object('event_id', 'n' || g, 'event_time', format('2025-%s-11T00:00:00Z', CASE WHEN g <= 10 THEN '01' ELSE '03' END)))) FROM generate_series(1, 50) AS g));
+SELECT code FROM test.error('SELECT count(*) FROM dwh.run_pipeline()');
+SELECT status, stage_rejected FROM ops.loads ORDER BY load_id;
+SELECT class, count(*) FROM ops.rejects GROUP BY 1;
+-- A load that is not staged yet holds staging, too.
+SELECT test.put('3.jsonl', test.event('{"event_id": "3", "event_time": "2025-03-11T00:00:00Z"}'));
+SELECT loaded FROM test.load('3.jsonl');
+SELECT code FROM test.error('SELECT dwh.drop_before(''staging'', ''2025-04-01Z'')');
+-- Trying late events again changes nothing, so it holds nobody up.
+SELECT test.begin();
+SELECT test.put('1.jsonl', VARIADIC ARRAY[test.event('{"event_id": "1", "event_time": "2025-01-10T00:00:00Z"}')] || (SELECT array_agg(test.event(jsonb_build_object('event_id', 'm' || g, 'event_time', '2025-03-10T00:00:00Z'))) FROM generate_series(1, 20) AS g));
+SELECT count(*) FROM dwh.run_pipeline();
+SELECT status FROM dwh.drop_before('staging', '2025-02-01Z');
+SELECT test.put('2.jsonl', VARIADIC ARRAY[test.event('{"event_id": "late", "event_time": "2025-01-11T00:00:00Z"}')] || (SELECT array_agg(test.event(jsonb_build_object('event_id', 'k' || g, 'event_time', '2025-03-10T00:00:00Z'))) FROM generate_series(1, 20) AS g));
+SELECT count(*) FROM dwh.run_pipeline();
+SELECT status, retried, still_rejected FROM dwh.retry_rejects();
+SELECT count(*) FROM ops.loads WHERE checked_at IS NULL;
+-- What claimed the id of an event that was dropped stays a conflict when it comes again.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.event('{"event_id": "a", "event_time": "2025-01-10T00:00:00Z"}'), test.event('{"event_id": "a", "event_time": "2025-03-10T00:00:00Z"}'));
+SELECT count(*) FROM dwh.run_pipeline();
+SELECT status FROM dwh.drop_before('staging', '2025-02-01Z');
+SELECT status FROM dwh.drop_before('facts', '2025-02-01Z');
+SELECT loaded FROM test.load('1.jsonl', force => true);
+SELECT staged, replayed, conflicting FROM dwh.stage_events();

@@ -1,4 +1,4 @@
--- 08_forgotten.sql: is this a user who was erased?
+-- 02_forgotten.sql: is this a user who was erased?
 --
 -- Invariant: what is remembered of an erased user is a digest with the warehouse's salt: enough to refuse what arrives
 -- later, no user_id.
@@ -34,8 +34,49 @@ $$;
 COMMENT ON FUNCTION dwh._forgotten(text[]) IS
 'The places (from 1) of the user_ids that belong to erased users; costs nothing where nobody was erased.';
 
--- A refused line is no JSON, so nobody can say whose it is: every word in it may be a user_id. Words are the strings in
--- quotes, what stands between blanks and punctuation, and runs of letters and digits.
+-- A string as JSON reads it; what JSON would not read stays as it is.
+CREATE FUNCTION dwh._unescaped(string text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN string ~ '^([^"\\\u0001-\u001f]|\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*$'
+                THEN ('"' || string || '"')::jsonb #>> '{}' ELSE string END
+$$;
+COMMENT ON FUNCTION dwh._unescaped(text) IS 'What stands between the quotes of a JSON string, with its escapes read.';
+
+CREATE FUNCTION dwh._text_of(bytes bytea) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    FOR cut IN 0 .. least(3, octet_length(bytes)) LOOP
+        BEGIN
+            RETURN convert_from(substring(bytes FOR octet_length(bytes) - cut), 'UTF8');
+        EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
+            CONTINUE;   -- cut inside a character, perhaps
+        END;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION dwh._text_of(bytea) IS 'Bytes as UTF-8 text, without a character at the end that was cut; NULL where they are none.';
+
+-- Most refused lines still say user_id, although something else in them, or their end, is wrong.
+CREATE FUNCTION dwh._line_users(bytes bytea) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    said text[];   -- in the escape format, where any byte is text: a string without its quotes, or a number
+    users text[] := '{}';
+BEGIN
+    FOR said IN SELECT regexp_matches(encode(bytes, 'escape'),
+        '"user_id"\s*:\s*(?:"((?:\\\\(?:\\\\|[^\\])|\\[0-7]{3}|[^"\\])*)|(-?[0-9]{1,100}(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,2})?))', 'g')
+    LOOP
+        users := users || CASE WHEN said[2] IS NULL THEN dwh._unescaped(dwh._text_of(decode(said[1], 'escape')))
+                               WHEN said[2] ~ '^-?0[0-9]' THEN said[2] ELSE said[2]::jsonb #>> '{}' END;
+    END LOOP;
+    RETURN array_remove(users, NULL);
+END
+$$;
+COMMENT ON FUNCTION dwh._line_users(bytea) IS 'The user_ids that a refused line gives under that key, also where the line ends inside of one.';
+
+-- Of a line without the key nobody can say whose it is: every word in it may be a user_id. Words are the strings in
+-- quotes, what stands between separators, between blanks and punctuation, and runs of letters and digits.
 CREATE FUNCTION dwh._words(bytes bytea) RETURNS SETOF text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -47,18 +88,37 @@ BEGIN
         line := replace(regexp_replace(replace(encode(bytes, 'escape'), '\\', chr(1)), '\\[0-7]{3}', ' ', 'g'), chr(1), '\');
     END;
     RETURN QUERY
+    SELECT trim(w.word) FROM regexp_split_to_table(line, '[,;|\t]') AS w (word)
+     UNION
     SELECT w.word FROM regexp_split_to_table(line, '[\s,;|"''{}\[\]]+|:(?=\s|"|$)') AS w (word)
      UNION
     SELECT w.word FROM regexp_split_to_table(line, '[\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]+') AS w (word)
      UNION
-    SELECT CASE WHEN m[1] ~ '^([^\\\u0001-\u001f]|\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*$'
-                THEN ('"' || m[1] || '"')::jsonb #>> '{}' ELSE m[1] END
+    SELECT dwh._unescaped(m[1])
       FROM regexp_matches(line, '"((?:[^"\\]|\\.)*)"', 'g') AS m;
 END
 $$;
 COMMENT ON FUNCTION dwh._words(bytea) IS 'The words in a refused line, strings in quotes as JSON reads them among them.';
 
--- The invariant of stage_load.c is about events; what is refused may be an erased user's as well.
+CREATE FUNCTION dwh._named_users(bytes bytea) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    users text[] := dwh._line_users(bytes);
+BEGIN
+    RETURN CASE WHEN cardinality(users) > 0 THEN users ELSE ARRAY(SELECT w.word FROM dwh._words(bytes) AS w (word)) END;
+END
+$$;
+COMMENT ON FUNCTION dwh._named_users(bytea) IS 'Whose a refused line may be: the user_ids it gives, or else all words in it.';
+
+CREATE FUNCTION dwh._is_forgotten_line(bytes bytea) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM ops.forgotten_users) AND cardinality(dwh._forgotten(dwh._named_users(bytes))) > 0;
+END
+$$;
+COMMENT ON FUNCTION dwh._is_forgotten_line(bytea) IS 'True if a refused line may be an erased user''s; costs nothing where nobody was erased.';
+
+-- The invariant of stage_chunk.c is about events; what is refused may be an erased user's as well.
 CREATE FUNCTION dwh._forget_refused(load_id bigint) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -71,7 +131,7 @@ BEGIN
     -- refused lines: the row stays for the counts, and raw_bytes, so that a retry sees that the line was not kept
     UPDATE ops.rejects AS j SET raw = '', message = 'erased'
      WHERE j.load_id = _forget_refused.load_id AND j.stage = 'load' AND j.raw <> ''
-       AND cardinality(dwh._forgotten(ARRAY(SELECT w.word FROM dwh._words(j.raw) AS w (word)))) > 0;
+       AND dwh._is_forgotten_line(j.raw);
     -- refused events: the user may be known although the event is none
     WITH refused AS MATERIALIZED (
         SELECT array_agg(r.line_no ORDER BY r.line_no) AS lines, array_agg(r.payload ->> 'user_id' ORDER BY r.line_no) AS users

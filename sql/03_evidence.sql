@@ -1,4 +1,4 @@
--- 02_evidence.sql: rows of the ledgers that must outlive the transaction that fails.
+-- 03_evidence.sql: rows of the ledgers that must outlive the transaction that fails.
 --
 -- Invariant: evidence is written by a background worker in a transaction of its own, as the caller, and touches nothing
 -- but the ledgers in ops.
@@ -90,7 +90,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
             'blank', blank, 'held_back_bytes', 0, 'staged', 0, 'replayed', 0, 'conflicting', 0, 'stage_rejected', 0,
             'forgotten', 0, 'facts', 0, 'status', 'stopped', 'forced', false, 'truncated', false, 'ends_open', false,
             'loaded_at', clock_timestamp(), 'checked_at', clock_timestamp())),
-        'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', evidence_id)) FROM (
+        'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', evidence_id)
+                           || CASE WHEN dwh._is_forgotten_line(j.raw) THEN '{"raw": "", "message": "erased"}' ELSE '{}' END::jsonb) FROM (
                       SELECT j.* FROM ops.rejects AS j WHERE j.load_id = _stopped_load.load_id ORDER BY j.line_no LIMIT 1000) AS j),
         'alert', jsonb_build_object('severity', 'error', 'title', 'reject limit exceeded',
             'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', evidence_id, 'lines', lines, 'rejected', rejected)))
