@@ -4,7 +4,7 @@
 -- Left out on purpose, with the quality check that stands in: foreign keys from facts to dimensions (they double the
 -- cost of the fact step: check "referential"), from raw, staging, rejects and facts to ops.loads ("conservation"), an
 -- exclusion constraint on the versions of a user ("version_intervals"), and a unique index over all partitions, which
--- PostgreSQL cannot make without the partition key (each has one; across them staging asks, and "duplicate_event_id" checks).
+-- PostgreSQL cannot make without the partition key (each has one; across them staging asks the filter, which "duplicate_event_id" checks).
 
 CREATE FUNCTION dwh._require_warehouse() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'dwh_require_warehouse';

@@ -95,7 +95,7 @@ SELECT f.load_id, f.line_no, 'facts' FROM dwh._facts_of($1) AS f
  WHERE f.event_id IS NULL OR f.event_time IS NULL OR f.event_type IS NULL OR f.user_key IS NULL OR f.product_key IS NULL
 $$),
 (40, 'duplicate_event_id', 'error',
- 'Every event_id is one fact, and every fact is the staged event of its line, unless that was dropped from staging. Of some loads: their facts among themselves.',
+ 'Every event_id is one fact, and every fact is the staged event of its line, unless that was dropped from staging; the filter of known ids holds as many as were staged (else SELECT dwh._rebuild_event_filter()). Of some loads: their facts among themselves.',
 $$
 SELECT f.event_id, count(*) AS facts FROM dwh._facts_of($1) AS f GROUP BY f.event_id HAVING count(*) > 1
  UNION ALL
@@ -104,6 +104,9 @@ SELECT f.event_id, 1
          WHERE i.event_time >= (SELECT coalesce(w.staging_since, '-infinity') FROM ops.warehouse AS w)) AS f
   FULL JOIN dwh._staged_of($1) AS s ON s.load_id = f.load_id AND s.line_no = f.line_no
  WHERE coalesce(f.event_id <> s.event_id, f.event_id IS NOT NULL)
+ UNION ALL
+SELECT NULL, m.missing FROM (SELECT (SELECT sum(l.staged - l.facts_dropped) FROM ops.loads AS l) - coalesce(sum(f.ids), 0) AS missing
+                               FROM ops.event_filter AS f) AS m WHERE m.missing > 0
 $$),
 (50, 'referential', 'error',
  'Every fact has its user version and its product.',

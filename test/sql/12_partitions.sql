@@ -42,6 +42,16 @@ SELECT test.put('6.jsonl', test.at('e', '2025-02-28'));
 SELECT loaded FROM test.load('6.jsonl');
 SELECT * FROM test.error('SELECT dwh.stage_events()');
 
+-- A filter that lacks what was staged is found by the checks of every load.
+SELECT test.begin();
+SELECT test.put('1.jsonl', test.at('a', '2025-01-10'));
+SELECT count(*) FROM dwh.run_pipeline();
+DELETE FROM ops.event_filter;
+SELECT test.put('2.jsonl', test.at('b', '2025-01-10'));
+SELECT * FROM test.error('SELECT count(*) FROM dwh.run_pipeline()');
+SELECT dwh._rebuild_event_filter();
+SELECT step, status FROM dwh.run_pipeline() WHERE step = 'run_quality_checks';
+
 -- Indexes that a user adds, of kinds that are filled in order and of kinds that are not, hold what the table does.
 SELECT test.begin();
 CREATE INDEX ON staging.user_events (device DESC NULLS LAST, event_time) INCLUDE (country) WHERE country IS NOT NULL;
