@@ -16,7 +16,7 @@ my $allowed_growth = 1.2;
 my %months = (short => 1, long => 10);
 
 # Workers would keep counts of their own; autovacuum would analyze at any time, and here it is a case of its own.
-my $node = new_server('growth', conf => "shared_buffers = '256MB'\nautovacuum = off\nmax_parallel_workers_per_gather = 0\njit = off\n");
+my $node = new_server('growth', conf => "shared_buffers = '256MB'\nautovacuum = off\nmax_parallel_workers_per_gather = 0\n");
 my $dir = temp_dir();
 
 # Months of 30 days, the last of which ends with the 15th of January, with rejects and conflicts for their tables to grow.
