@@ -65,7 +65,7 @@ DECLARE
     users text[] := '{}';
 BEGIN
     FOR said IN SELECT regexp_matches(encode(bytes, 'escape'),
-        '"user_id"\s*:\s*(?:"((?:\\\\(?:\\\\|[^\\])|\\[0-7]{3}|[^"\\])*)|(-?[0-9]{1,100}(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,2})?))', 'g')
+        '"user_id"\s*:\s*(?:"((?:\\\\(?:\\\\|[^\\])|\\[0-7]{3}|[^"\\])*)(?:"\s*(?:[,}]|$)|$)|(-?[0-9]{1,100}(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,2})?)\s*(?:[,}]|$))', 'g')
     LOOP
         users := users || CASE WHEN said[2] IS NULL THEN dwh._unescaped(dwh._text_of(decode(said[1], 'escape')))
                                WHEN said[2] ~ '^-?0[0-9]' THEN said[2] ELSE said[2]::jsonb #>> '{}' END;
@@ -73,7 +73,7 @@ BEGIN
     RETURN array_remove(users, NULL);
 END
 $$;
-COMMENT ON FUNCTION dwh._line_users(bytea) IS 'The user_ids that a refused line gives under that key, also where the line ends inside of one.';
+COMMENT ON FUNCTION dwh._line_users(bytea) IS 'The user_ids that a refused line gives under that key, each well ended, or the end of the line inside of it.';
 
 -- Of a line without the key nobody can say whose it is: every word in it may be a user_id. Words are the strings in
 -- quotes, what stands between separators, between blanks and punctuation, and runs of letters and digits.

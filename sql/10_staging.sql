@@ -154,7 +154,7 @@ LANGUAGE sql STABLE ROWS 1000 SET search_path = pg_catalog, pg_temp SET jit = of
             SELECT f.load_id, f.line_no FROM marts.fact_user_events AS f WHERE f.event_id = u.id
              UNION ALL   -- the event that stays was dropped, the other claims to its id were kept
             SELECT x.kept_load_id, x.kept_line_no FROM ops.event_conflicts AS x CROSS JOIN ops.warehouse AS w
-             WHERE x.event_id = u.id AND w.facts_since IS NOT NULL
+             WHERE x.event_id = u.id AND u.event_time >= w.facts_since AND x.kept_fingerprint IS NOT NULL
              LIMIT 1 OFFSET 0) AS k
 $$;
 COMMENT ON FUNCTION dwh._known_events(uuid[], timestamptz[]) IS
@@ -184,6 +184,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
            AND (f.event_time, f.event_type, d.user_id, f.session_id, p.product_id, f.price, f.revenue, f.quantity, f.attributes)
                IS NOT DISTINCT FROM (e.event_time, e.event_type, e.user_id, e.session_id, coalesce(e.product_id, ''), e.price,
                 e.revenue, e.quantity, e.attributes))
+        OR EXISTS (   -- a conflict remembers the payload of what was dropped
+        SELECT FROM ops.event_conflicts AS x
+         WHERE x.event_id = _is_kept_event.event_id AND x.kept_fingerprint = dwh._fingerprint(_is_kept_event.payload))
       FROM dwh.parse_event(_is_kept_event.payload) AS e
 $$;
 COMMENT ON FUNCTION dwh._is_kept_event(uuid, jsonb) IS

@@ -186,7 +186,7 @@ COMMENT ON FUNCTION dwh._erase_rejects(text) IS
 -- is a count or a line, another word may be the user.
 CREATE FUNCTION dwh._says_user(said text, user_id text, pattern text) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT position(to_jsonb(user_id)::text IN said) > 0 OR user_id !~ '^[-+.0-9eE]*$' AND said ~ pattern COLLATE "C"
+    SELECT position(to_jsonb(user_id)::text IN replace(said, '\"', '"')) > 0 OR user_id !~ '^[-+.0-9eE]*$' AND said ~ pattern COLLATE "C"
 $$;
 COMMENT ON FUNCTION dwh._says_user(text, text, text) IS 'True if a text of a ledger says the user_id. pattern: dwh._user_pattern(user_id).';
 

@@ -62,9 +62,13 @@ dwh_fill_event_filter(PG_FUNCTION_ARGS)
 	int64		count;
 
 	SPI_connect();
+	if (PG_ARGISNULL(0))
+		dwh_event_filter_begin();	/* anew, whatever a call that failed has left */
 	filter = dwh_event_filter_open();
 	count = fill_filter(filter, PG_ARGISNULL(0) ? (Datum) 0 : PG_GETARG_DATUM(0), PG_ARGISNULL(0));
 	dwh_event_filter_close(filter);
+	if (PG_ARGISNULL(0))
+		dwh_event_filter_end();
 	SPI_finish();
 	PG_RETURN_INT64(count);
 }

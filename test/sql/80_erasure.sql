@@ -345,3 +345,8 @@ SELECT test.put('3.jsonl', '{"user_id": "Ann Kim", "broken', '{"user_id": "bob",
 SELECT * FROM dwh.load_jsonl('3.jsonl', on_error => 'abort');
 \set VERBOSITY default
 SELECT line_no, raw = '' AS is_empty, message = 'erased' AS is_erased FROM ops.rejects WHERE load_id = (SELECT max(load_id) FROM ops.loads) ORDER BY line_no;
+-- where the value of the key does not end, any word may be the user
+SELECT dwh._line_users('{"user_id":"victim,"event_type":"view"}'), dwh._line_users('{"user_id":123abc}'), dwh._line_users('{"user_id" : 123 }'), dwh._line_users('{"user_id":"a\\"b","x":1}'), dwh._line_users('{"user_id":"cut');
+SELECT test.put('4.jsonl', '{"user_id":"victim,"event_type":"view"}');
+SELECT rejected FROM test.load('4.jsonl');
+SELECT status, rejects FROM dwh.forget_user('victim');

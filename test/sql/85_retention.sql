@@ -205,3 +205,9 @@ SELECT status FROM dwh.drop_before('staging', '2025-02-01Z');
 SELECT status FROM dwh.drop_before('facts', '2025-02-01Z');
 SELECT loaded FROM test.load('1.jsonl', force => true);
 SELECT staged, replayed, conflicting FROM dwh.stage_events();
+-- ... also once raw is gone, and the event itself, from before the horizon, is forgotten.
+DELETE FROM raw.user_events;
+SELECT test.put('2.jsonl', test.event('{"event_id": "a", "event_time": "2025-03-10T00:00:00Z"}'), test.event('{"event_id": "a", "event_time": "2025-01-10T00:00:00Z"}'));
+SELECT loaded FROM test.load('2.jsonl');
+SELECT staged, replayed, conflicting FROM dwh.stage_events();
+SELECT replayed, conflicting, forgotten FROM ops.loads WHERE load_id = (SELECT max(load_id) FROM ops.loads);
