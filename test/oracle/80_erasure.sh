@@ -3,7 +3,7 @@
 # moments between the steps, and old files are read again. In the end the warehouse must mean what one means that never saw
 # the lines of the erased users, every count must be conserved, and no table may name them.
 . "$(dirname "$0")/common.bash"
-trials=400
+trials=200
 [ "$SCALE" = full ] || trials=80
 python3 "$oracle/80_erasure.py" "$scratch" $trials 20250712
 
