@@ -171,7 +171,8 @@ sub marts_checksum
 		 UNION ALL
 		SELECT 'prices', count(*), md5(string_agg(concat_ws('|', p.product_id, trim_scale(h.price), h.valid_from, h.valid_to, h.is_current),
 		       E'\n' ORDER BY p.product_id, h.valid_from))
-		  FROM marts.dim_product_price AS h JOIN marts.dim_product AS p USING (product_key)});
+		  FROM marts.dim_product_price AS h JOIN marts.dim_product AS p USING (product_key)
+		 ORDER BY 1});
 }
 
 # Cheaper than is_sound: every load has the rows that the ledger says, in each table, and no row is of no load.
