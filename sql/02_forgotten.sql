@@ -75,6 +75,12 @@ END
 $$;
 COMMENT ON FUNCTION dwh._line_users(bytea) IS 'The user_ids that a refused line gives under that key, each well ended, or the end of the line inside of it.';
 
+CREATE FUNCTION dwh._ascii_of(bytes bytea) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT replace(regexp_replace(replace(encode(bytes, 'escape'), '\\', chr(1)), '\\[0-7]{3}', ' ', 'g'), chr(1), '\')
+$$;
+COMMENT ON FUNCTION dwh._ascii_of(bytea) IS 'Bytes that are no text, with a blank for each that is not ASCII.';
+
 -- Of a line without the key nobody can say whose it is: every word in it may be a user_id. Words are the strings in
 -- quotes, what stands between separators, between blanks and punctuation, and runs of letters and digits.
 CREATE FUNCTION dwh._words(bytes bytea) RETURNS SETOF text
@@ -85,7 +91,7 @@ BEGIN
     BEGIN
         line := convert_from(bytes, 'UTF8');
     EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN   -- what is no text is blank
-        line := replace(regexp_replace(replace(encode(bytes, 'escape'), '\\', chr(1)), '\\[0-7]{3}', ' ', 'g'), chr(1), '\');
+        line := dwh._ascii_of(bytes);
     END;
     RETURN QUERY
     SELECT trim(w.word) FROM regexp_split_to_table(line, '[,;|\t]') AS w (word)

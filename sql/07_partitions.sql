@@ -72,23 +72,20 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     missing record;
     made bigint := 0;
-    wanted bigint := (SELECT count(*) FROM dwh._missing_partitions(parent, days));
     -- a new partition takes locks on its table, toast table, indexes and constraints, about a dozen of them, until commit
     possible bigint := current_setting('max_locks_per_transaction')::bigint
         * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint) / 12;
 BEGIN
-    IF wanted > possible THEN
-        RAISE EXCEPTION 'the events of one call need too many new partitions'
-            USING ERRCODE = 'configuration_limit_exceeded',
-                  DETAIL = format('They need %s new partitions of %s; about %s can be made in one transaction.', wanted, parent, possible),
-                  HINT = 'SET dwh.fact_partition = ''month'', load fewer files at once, or raise max_locks_per_transaction.';
-    END IF;
-    IF wanted > 0 THEN
-        FOR missing IN SELECT m.* FROM dwh._missing_partitions(parent, days) AS m LOOP
-            PERFORM dwh._make_partition(parent, missing.unit, missing.since);
-            made := made + 1;
-        END LOOP;
-    END IF;
+    FOR missing IN SELECT m.*, count(*) OVER () AS wanted FROM dwh._missing_partitions(parent, days) AS m ORDER BY m.since LOOP
+        IF missing.wanted > possible THEN
+            RAISE EXCEPTION 'the events of one call need too many new partitions'
+                USING ERRCODE = 'configuration_limit_exceeded',
+                      DETAIL = format('They need %s new partitions of %s; about %s can be made in one transaction.', missing.wanted, parent, possible),
+                      HINT = 'SET dwh.fact_partition = ''month'', load fewer files at once, or raise max_locks_per_transaction.';
+        END IF;
+        PERFORM dwh._make_partition(parent, missing.unit, missing.since);
+        made := made + 1;
+    END LOOP;
     RETURN made;
 END
 $$;

@@ -48,7 +48,7 @@ BEGIN
 EXCEPTION WHEN character_not_in_repertoire OR untranslatable_character THEN
     -- no text: other letters than ASCII are found wherever their bytes are, and are blanks for the rest
     RETURN user_id ~ '[^\u0001-\u007f]' COLLATE "C" AND position(convert_to(user_id, 'UTF8') IN bytes) > 0
-        OR replace(regexp_replace(replace(encode(bytes, 'escape'), '\\', chr(1)), '\\[0-7]{3}', ' ', 'g'), chr(1), '\') ~ pattern COLLATE "C";
+        OR dwh._ascii_of(bytes) ~ pattern COLLATE "C";
 END
 $$;
 COMMENT ON FUNCTION dwh._names_user(bytea, text, text) IS

@@ -12,7 +12,8 @@
  *  (2) Of equal event_ids the one accepted first stays: what is known before these lines, lower lines before higher ones.
  *  (3) Whatever is staged is in the filter.
  *
- * Memory: "dwh chunks" lives as long as the load is staged, "dwh chunk" holds the typed events of a chunk, bounded by CHUNK_EVENTS and CHUNK_BYTES whatever the size of the load.
+ * Memory: "dwh chunks" lives as long as the load is staged, "dwh chunk" holds the typed events of a chunk, bounded by
+ * CHUNK_EVENTS and CHUNK_BYTES whatever the size of the load.
  */
 #include "postgres.h"
 

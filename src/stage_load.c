@@ -50,11 +50,11 @@ static const char *const read_query =
 	"WHERE r.load_id = $1 AND ($2 IS NULL OR r.line_no = ANY ($2)) ORDER BY r.line_no";
 
 static Datum
-result_field(uint64 row, int column)
+field_of(const SPITupleTable *table, uint64 row, int column)
 {
 	bool		isnull;
 
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+	return SPI_getbinval(table->vals[row], table->tupdesc, column, &isnull);
 }
 
 static void
@@ -70,17 +70,17 @@ put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, 
 }
 
 static void
-take_row(StageState *state, uint64 row)
+take_row(StageState *state, const SPITupleTable *table, uint64 row)
 {
 	MemoryContext caller = MemoryContextSwitchTo(state->event_context);
-	int64		line_no = DatumGetInt64(result_field(row, 1));
-	Jsonb	   *payload = DatumGetJsonbP(result_field(row, 4));
+	int64		line_no = DatumGetInt64(field_of(table, row, 1));
+	Jsonb	   *payload = DatumGetJsonbP(field_of(table, row, 4));
 	Datum		values[TYPED_COUNT];
 	bool		nulls[TYPED_COUNT];
 	Verdict		verdict;
 
-	if (!dwh_typed_event(payload, DatumGetTimestampTz(result_field(row, 3)), values, nulls, &verdict))
-		put_reject(state, line_no, DatumGetInt64(result_field(row, 2)), payload, &verdict);
+	if (!dwh_typed_event(payload, DatumGetTimestampTz(field_of(table, row, 3)), values, nulls, &verdict))
+		put_reject(state, line_no, DatumGetInt64(field_of(table, row, 2)), payload, &verdict);
 	else
 		dwh_chunk_put(state->chunk, line_no, values, nulls);
 	MemoryContextSwitchTo(caller);
@@ -100,14 +100,11 @@ stage_all(StageState *state)
 		SPITupleTable *table;
 
 		SPI_cursor_fetch(rows, true, FETCH_ROWS);
-		table = SPI_tuptable;
+		table = SPI_tuptable;	/* a full chunk uses it */
 		if (SPI_processed == 0)
 			break;
 		for (uint64 row = 0, count = SPI_processed; row < count; row++)
-		{
-			SPI_tuptable = table;	/* a full chunk has used it */
-			take_row(state, row);
-		}
+			take_row(state, table, row);
 		SPI_freetuptable(table);
 	}
 	SPI_cursor_close(rows);
