@@ -204,7 +204,7 @@ BEGIN
         began := clock_timestamp();
         name := quality_check.name;
         severity := quality_check.severity;
-        allowed := quality_check.max_offenders;
+        allowed := coalesce(quality_check.max_offenders, 0);
         takes_loads := load_ids IS NOT NULL AND strpos(quality_check.query, '$1') > 0;
         PERFORM set_config('enable_seqscan', CASE WHEN takes_loads THEN 'off' ELSE settings ->> 'enable_seqscan' END, true),
                 set_config('enable_nestloop', CASE WHEN takes_loads AND is_large THEN 'off' ELSE settings ->> 'enable_nestloop' END, true);
@@ -233,6 +233,16 @@ $$;
 COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS
 'The verdicts of all enabled checks on these loads (NULL = all), with the first ten offenders of each.';
 
+CREATE FUNCTION dwh._alerts_of_checks(results jsonb, run_id bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('dedupe_key', 'check:' || (r ->> 'name'), 'severity', r ->> 'severity', 'run_id', run_id,
+               'title', format('quality check %s failed', r ->> 'name'),
+               'body', jsonb_strip_nulls(jsonb_build_object('check', r ->> 'name', 'observed', r -> 'observed', 'allowed', r -> 'allowed',
+                   'sqlstate', CASE WHEN r ->> 'severity' = 'error' THEN 'WH001' END)))), '[]')
+      FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail'
+$$;
+COMMENT ON FUNCTION dwh._alerts_of_checks(jsonb, bigint) IS 'The alerts of verdicts that are failures, as dwh._write_evidence takes them.';
+
 -- The evidence of a verdict that stops something: results, quarantined loads with their first rejects, and an alert.
 CREATE FUNCTION dwh._evidence_of_checks(results jsonb, checked bigint[], load_ids bigint[], run_id bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -247,10 +257,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                        CROSS JOIN LATERAL (SELECT r.* FROM ops.rejects AS r WHERE r.load_id = l.load_id
                                             ORDER BY r.line_no LIMIT 1000) AS f
                        WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined') AS j),
-        'alert', jsonb_build_object('run_id', run_id, 'severity', 'error', 'title', 'quality checks failed',
-                    'body', jsonb_build_object('sqlstate', 'WH001', 'checks', (
-                        SELECT jsonb_agg(r ->> 'name') FROM jsonb_array_elements(results) AS r
-                         WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error'))))
+        'alerts', dwh._alerts_of_checks(results, run_id))
 $$;
 COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint[], bigint) IS
 'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it. checked: the loads that were looked at, NULL = all; load_ids: those among which quarantined ones are new.';
@@ -335,6 +342,9 @@ BEGIN
     SELECT _keep_results.run_id, _keep_results.checked, r.name, r.severity, r.status, r.observed, r.allowed, r.offenders
       FROM jsonb_to_recordset(results)
         AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb);
+    PERFORM dwh._raise_alert(n.dedupe_key, n.severity, n.title, n.body, n.run_id)
+       FROM jsonb_populate_recordset(NULL::ops.alerts, dwh._alerts_of_checks(results, run_id)) AS n;
+    PERFORM dwh._recover_alert('check:' || (r ->> 'name'), run_id) FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'pass';
     UPDATE ops.loads AS l SET checked_at = clock_timestamp()
      WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
 END

@@ -84,8 +84,8 @@ BEGIN
             UPDATE ops.loads AS l SET run_id = _run_step.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
             IF loaded.failed IS NOT NULL THEN
                 RAISE WARNING 'some files could not be loaded: %', loaded.failed USING HINT = 'The others were.';
-                INSERT INTO ops.alerts (run_id, severity, title, body)
-                VALUES (run_id, 'warn', 'some files could not be loaded', jsonb_build_object('files', loaded.failed));
+                PERFORM dwh._raise_alert('files:' || coalesce(source, ''), 'warn', 'some files could not be loaded',
+                                         jsonb_build_object('source', source), run_id);
                 message := format('some files could not be loaded: %s', loaded.failed);
             END IF;
             IF loaded.left_out IS NOT NULL THEN
@@ -179,8 +179,8 @@ BEGIN
         GET STACKED DIAGNOSTICS sql_state := RETURNED_SQLSTATE, message := MESSAGE_TEXT,
             detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
         PERFORM dwh._record_evidence(
-            jsonb_build_object('alert', jsonb_build_object('run_id', run_id, 'severity', 'error', 'title', 'a run failed',
-                'body', jsonb_build_object('sqlstate', sql_state, 'step', name)))
+            jsonb_build_object('alerts', jsonb_build_array(jsonb_build_object('dedupe_key', 'run:' || coalesce(run_pipeline.source, ''),
+                'run_id', run_id, 'severity', 'error', 'title', 'a run failed', 'body', jsonb_build_object('sqlstate', sql_state, 'step', name))))
             || coalesce(evidence, '{}')
             || jsonb_build_object(
                 'run', begun.run || jsonb_build_object('status', 'failed', 'finished_at', clock_timestamp(),

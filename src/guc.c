@@ -3,22 +3,26 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "pgtime.h"
 #include "utils/guc.h"
 
 #include "guc.h"
 
+int			dwh_alert_interval;
 char	   *dwh_allowed_directories;
 int			dwh_duplicate_keys;
 int			dwh_fact_partition;
 char	   *dwh_landing_directory;
-bool		dwh_load_notices;
+int			dwh_kept_offenders;
 int			dwh_load_workers;
 int			dwh_max_archive_ratio;
 int			dwh_max_archive_size;
 int			dwh_max_line_bytes;
 double		dwh_max_reject_share;
 int			dwh_nul_escapes;
+bool		dwh_progress_notices;
 char	   *dwh_report_timezone;
 
 static const struct config_enum_entry duplicate_keys[] = {
@@ -61,6 +65,9 @@ check_timezone(char **value, void **extra, GucSource source)
 void
 dwh_guc_init(void)
 {
+	DefineCustomIntVariable("dwh.alert_interval",
+							"Time after which an alert reminds of what still fails.",
+							NULL, &dwh_alert_interval, 86400, 1, INT_MAX / 1000, PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.allowed_directories",
 							   "Directories whose files may be loaded without pg_read_server_files.",
 							   "Absolute paths, separated by commas. The landing directory needs no entry.",
@@ -74,13 +81,13 @@ dwh_guc_init(void)
 							 "Span of the partitions that staging and facts get from now on: month or day, in UTC.",
 							 NULL, &dwh_fact_partition, FACT_PARTITION_MONTH, fact_partitions, PGC_USERSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("dwh.kept_offenders",
+							"How many offenders a result of a quality check keeps.",
+							NULL, &dwh_kept_offenders, 10, 0, 1000, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.landing_directory",
 							   "Directory that generate_events() writes to and run_pipeline() reads when no path is given.",
 							   "Absolute path. Empty means dwh_landing/<database oid> inside the data directory, made on first use.",
 							   &dwh_landing_directory, "", PGC_SUSET, 0, check_absolute_or_empty, NULL, NULL);
-	DefineCustomBoolVariable("dwh.load_notices",
-							 "Says with a NOTICE what became of each file that was loaded.",
-							 NULL, &dwh_load_notices, true, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dwh.load_workers",
 							"Workers that load a file: with 2, a thread parses while the backend writes.",
 							"The argument workers of dwh.load_jsonl() overrides it.",
@@ -113,6 +120,9 @@ dwh_guc_init(void)
 							 "What becomes of a line with \\u0000, which jsonb cannot store: reject or replace.",
 							 "replace puts U+FFFD in its place and marks the row of raw.user_events as altered.",
 							 &dwh_nul_escapes, NUL_ESCAPES_REJECT, nul_escapes, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("dwh.progress_notices",
+							 "Says with a NOTICE what became of each file that was loaded and of each step of a run.",
+							 NULL, &dwh_progress_notices, true, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.report_timezone",
 							   "Time zone of the reporting days in the KPI views.",
 							   NULL, &dwh_report_timezone, "UTC", PGC_USERSET, 0, check_timezone, NULL, NULL);

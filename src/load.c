@@ -204,7 +204,7 @@ announce(const LoadState *state)
 {
 	double		seconds = (double) (GetCurrentTimestamp() - state->opened_at) / USECS_PER_SEC;
 
-	if (!dwh_load_notices)
+	if (!dwh_progress_notices)
 		return;
 	ereport(NOTICE,
 			(errmsg("%s: %lld of %lld lines loaded, %lld rejected, %lld blank",

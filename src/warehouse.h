@@ -5,7 +5,7 @@
 #define DWH_WAREHOUSE_H
 
 /* The data model that this library reads and writes; ops.warehouse says which one the tables have. */
-#define DWH_MODEL_VERSION 3
+#define DWH_MODEL_VERSION 4
 
 /* Raises WH004 unless the warehouse exists in this database with this model. Needs a snapshot. */
 extern void dwh_warehouse_require(void);

@@ -33,8 +33,8 @@ is($node->safe_psql($db, q{SELECT name, observed, allowed, jsonb_array_length(of
 is($node->safe_psql($db, q{SELECT l.status, l.lines, l.rejected, l.run_id = (SELECT max(run_id) FROM ops.runs), count(j.*), min(j.class), min(convert_from(j.raw, 'UTF8'))
 	FROM ops.loads AS l JOIN ops.rejects AS j USING (load_id) WHERE l.status = 'quarantined' GROUP BY l.load_id}),
 	'quarantined|60|20|t|20|invalid_json|bad line 1', 'ops.loads the quarantined file, ops.rejects its lines');
-is($node->safe_psql($db, q{SELECT severity, body ->> 'sqlstate', body -> 'checks', run_id = (SELECT max(run_id) FROM ops.runs) FROM ops.alerts}),
-	'error|WH001|["reject_share"]|t', 'ops.alerts the alert');
+is($node->safe_psql($db, q{SELECT severity, body ->> 'sqlstate', dedupe_key, state, run_id = (SELECT max(run_id) FROM ops.runs) FROM ops.alerts}),
+	'error|WH001|check:reject_share|first-fail|t', 'ops.alerts the alert');
 unlike($node->safe_psql($db, 'SELECT string_agg(a::text, E\'\n\') FROM ops.alerts AS a'), qr/bad line/, 'the alert holds no row data');
 
 # The next run goes on without it; force releases it.
@@ -58,7 +58,7 @@ is($node->safe_psql($db, q{SELECT observed, jsonb_array_length(offenders) FROM o
 	'25|10', 'with its first ten offenders');
 sqlstate($node, $db, 'SELECT * FROM dwh.run_quality_checks()', 'WH001', 'called alone as well');
 is($node->safe_psql($db, q{SELECT count(*), count(DISTINCT run_id) FROM ops.quality_results WHERE name = 'mine' AND status = 'fail'}), '2|1', 'and it is kept');
-is($node->safe_psql($db, 'SELECT count(*) FROM ops.alerts'), '3', 'an alert for each');
+is($node->safe_psql($db, q{SELECT state, failures FROM ops.alerts WHERE dedupe_key = 'check:mine'}), 'first-fail|2', 'one alert counts both');
 sqlstate($node, $db, "UPDATE ops.quality_checks SET query = 'SELECT 1/0' WHERE name = 'mine'; SELECT * FROM dwh.run_pipeline('$third')", '22012', 'a check with an error gives that error');
 is($last_run->($db, 'status, sqlstate'), 'failed|22012', 'which is kept');
 $node->safe_psql($db, q{DELETE FROM ops.quality_checks WHERE name = 'mine'});

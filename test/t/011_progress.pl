@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-my $node = new_server('progress', conf => "shared_buffers = '256MB'\ndwh.load_notices = on\n");
+my $node = new_server('progress', conf => "shared_buffers = '256MB'\ndwh.progress_notices = on\n");
 my $db = new_warehouse($node, 'dwh');
 my $dir = temp_dir();
 $node->safe_psql($db, "SELECT dwh.generate_events('$dir/big.jsonl', events => 300000, dirty_rate => 0.01, dirty_kinds => '{truncated_json}')");
@@ -61,7 +61,7 @@ my ($state, $out, $err) = run_sql($node, $db, "SELECT status FROM dwh.load_jsonl
 like($err, qr/NOTICE: +00000: \Q$dir\E\/small\.jsonl: 1 of 3 lines loaded, 1 rejected, 1 blank\nDETAIL: .* MB in .* s: \d+ lines a second, load_id \d+\./, 'a NOTICE at the end');
 ($state, $out, $err) = run_sql($node, $db, "SELECT status FROM dwh.load_jsonl('$dir/small.jsonl')");
 unlike($err, qr/NOTICE/, 'none for what is known');
-($state, $out, $err) = run_sql($node, $db, "SET dwh.load_notices = off; SELECT status FROM dwh.load_jsonl('$dir/small.jsonl', force => true)");
+($state, $out, $err) = run_sql($node, $db, "SET dwh.progress_notices = off; SELECT status FROM dwh.load_jsonl('$dir/small.jsonl', force => true)");
 unlike($err, qr/NOTICE/, 'quiet by setting');
 
 $node->stop;

@@ -24,7 +24,7 @@ sub new_server
 	my ($name, %option) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	$node->init(extra => [ '-E', 'UTF8', '--locale=C.UTF-8' ], %{ $option{init} // {} });
-	$node->append_conf('postgresql.conf', "log_statement = none\nmax_wal_size = '2GB'\ndwh.load_notices = off\n");
+	$node->append_conf('postgresql.conf', "log_statement = none\nmax_wal_size = '2GB'\ndwh.progress_notices = off\n");
 	$node->append_conf('postgresql.conf', "fsync = on\nrestart_after_crash = on\n") if $option{durable};
 	$node->append_conf('postgresql.conf', $option{conf}) if $option{conf};
 	$node->start;

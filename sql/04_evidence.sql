@@ -1,4 +1,4 @@
--- 03_evidence.sql: rows of the ledgers that must outlive the transaction that fails.
+-- 04_evidence.sql: rows of the ledgers that must outlive the transaction that fails.
 --
 -- Invariant: evidence is written by a background worker in a transaction of its own, as the caller, and touches nothing
 -- but the ledgers in ops.
@@ -68,9 +68,9 @@ BEGIN
         SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
           FROM jsonb_populate_recordset(NULL::ops.quality_results, evidence -> 'results') AS n;
     END IF;
-    IF evidence ? 'alert' THEN
-        INSERT INTO ops.alerts (run_id, severity, title, body)
-        SELECT n.run_id, n.severity, n.title, n.body FROM jsonb_populate_record(NULL::ops.alerts, evidence -> 'alert') AS n;
+    IF jsonb_typeof(evidence -> 'alerts') = 'array' THEN
+        PERFORM dwh._raise_alert(n.dedupe_key, n.severity, n.title, n.body, n.run_id)
+           FROM jsonb_populate_recordset(NULL::ops.alerts, evidence -> 'alerts') AS n;
     END IF;
     IF jsonb_typeof(evidence -> 'loads') = 'array' THEN
         PERFORM dwh._write_load_evidence(l, coalesce(nullif(evidence -> 'files', 'null'), '[]'), coalesce(nullif(evidence -> 'rejects', 'null'), '[]'))
@@ -80,7 +80,7 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh._write_evidence(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION dwh._write_evidence(jsonb) IS
-'Writes rows of the ledgers: run, steps, results, loads, files, rejects, alert. Called by the evidence worker in a transaction of its own.';
+'Writes rows of the ledgers: run, steps, results, alerts, loads, files, rejects. Called by the evidence worker in a transaction of its own.';
 
 CREATE FUNCTION dwh._stopped_load(load_id bigint, evidence_id bigint, path text, lines bigint, rejected bigint, blank bigint) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -93,8 +93,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         'rejects', (SELECT jsonb_agg(to_jsonb(j) || jsonb_build_object('load_id', evidence_id)
                            || CASE WHEN dwh._is_forgotten_line(j.raw) THEN '{"raw": "", "message": "erased"}' ELSE '{}' END::jsonb) FROM (
                       SELECT j.* FROM ops.rejects AS j WHERE j.load_id = _stopped_load.load_id ORDER BY j.line_no LIMIT 1000) AS j),
-        'alert', jsonb_build_object('severity', 'error', 'title', 'reject limit exceeded',
-            'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', evidence_id, 'lines', lines, 'rejected', rejected)))
+        'alerts', jsonb_build_array(jsonb_build_object('dedupe_key', 'load:' || path, 'severity', 'error', 'title', 'reject limit exceeded',
+            'body', jsonb_build_object('sqlstate', 'WH002', 'load_id', evidence_id, 'lines', lines, 'rejected', rejected))))
 $$;
 COMMENT ON FUNCTION dwh._stopped_load(bigint, bigint, text, bigint, bigint, bigint) IS
 'The evidence of a load that went over its reject limit, under evidence_id, as dwh._write_evidence takes it.';
