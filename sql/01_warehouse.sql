@@ -293,7 +293,7 @@ BEGIN
         ['run_id', 'ops.runs'],
         ['step_no', 'Order, from 1.'],
         ['step', 'The function that did it.'],
-        ['status', 'running, done, nothing_new, no_data, failed.'],
+        ['status', 'running, done, nothing_new, no_data, failed, dead (at work when the run died).'],
         ['rows_in', 'Rows (load_jsonl: lines) that the step read.'],
         ['rows_out', 'Rows that it made or changed.'],
         ['rejected', 'Lines or events that it refused.'],

@@ -42,26 +42,52 @@ $$;
 COMMENT ON FUNCTION dwh._write_load_evidence(jsonb, jsonb, jsonb) IS
 'Writes the row of one load, and its rows of ops.files and ops.rejects; false, and nothing written, where they are locked.';
 
+CREATE FUNCTION dwh._write_steps(steps jsonb) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO ops.run_steps (run_id, step_no, step, status, rows_in, rows_out, rejected, elapsed, wal_bytes, sqlstate, message)
+    SELECT n.run_id, n.step_no, n.step, n.status, n.rows_in, n.rows_out, n.rejected, n.elapsed, n.wal_bytes, n.sqlstate, n.message
+      FROM jsonb_populate_recordset(NULL::ops.run_steps, steps) AS n
+        ON CONFLICT (run_id, step_no) DO UPDATE SET status = excluded.status, rows_in = excluded.rows_in, rows_out = excluded.rows_out,
+           rejected = excluded.rejected, elapsed = excluded.elapsed, wal_bytes = excluded.wal_bytes, sqlstate = excluded.sqlstate,
+           message = excluded.message
+$$;
+COMMENT ON FUNCTION dwh._write_steps(jsonb) IS 'Writes steps of a run, over what was announced of them.';
+
+CREATE FUNCTION dwh._bury_dead_runs(run_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dead record;
+BEGIN
+    FOR dead IN
+        UPDATE ops.runs AS r SET status = 'dead', finished_at = clock_timestamp(), message = 'it ended without a word: backend gone or transaction rolled back'
+         WHERE r.run_id IN (SELECT d.run_id FROM ops.runs AS d
+                             WHERE d.status = 'running' AND d.run_id <> _bury_dead_runs.run_id FOR UPDATE SKIP LOCKED)
+        RETURNING r.run_id, r.source
+    LOOP
+        UPDATE ops.run_steps AS s SET status = 'dead' WHERE s.run_id = dead.run_id AND s.status = 'running';
+        PERFORM dwh._raise_alert('run:' || coalesce(dead.source, ''), 'error', 'a run died', '{}', dead.run_id);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION dwh._bury_dead_runs(bigint) IS
+'Marks every other run that says running as dead. For whoever holds the pipeline''s lock: no other run can be at work.';
+
 CREATE FUNCTION dwh._write_evidence(evidence jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- only the tables that get a row are touched: the caller may hold locks on others
     IF evidence ? 'run' THEN
-        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, sqlstate, message, detail, hint)
-        SELECT n.run_id, n.status, n.source, n.started_at, n.finished_at, n.pid, n.username, n.sqlstate, n.message, n.detail, n.hint
+        INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, sqlstate, message, detail, hint,
+               caller_run_id, trace_id)
+        SELECT n.run_id, n.status, n.source, n.started_at, n.finished_at, n.pid, n.username, n.sqlstate, n.message, n.detail, n.hint,
+               n.caller_run_id, n.trace_id
           FROM jsonb_populate_record(NULL::ops.runs, evidence -> 'run') AS n
             ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, finished_at = excluded.finished_at,
                sqlstate = excluded.sqlstate, message = excluded.message, detail = excluded.detail, hint = excluded.hint;
-        -- The caller holds the pipeline's lock, so no other run is at work: one that says so has died or was rolled back.
-        UPDATE ops.runs AS r SET status = 'failed', finished_at = clock_timestamp(), message = 'it ended without a word: backend gone or transaction rolled back'
-         WHERE r.run_id IN (SELECT d.run_id FROM ops.runs AS d
-                             WHERE d.status = 'running' AND d.run_id <> (evidence -> 'run' ->> 'run_id')::bigint
-                               FOR UPDATE SKIP LOCKED);
+        PERFORM dwh._bury_dead_runs((evidence -> 'run' ->> 'run_id')::bigint);
     END IF;
     IF jsonb_typeof(evidence -> 'steps') = 'array' THEN
-        INSERT INTO ops.run_steps (run_id, step_no, step, status, rows_in, rows_out, rejected, elapsed)
-        SELECT n.run_id, n.step_no, n.step, n.status, n.rows_in, n.rows_out, n.rejected, n.elapsed
-          FROM jsonb_populate_recordset(NULL::ops.run_steps, evidence -> 'steps') AS n;
+        PERFORM dwh._write_steps(evidence -> 'steps');
     END IF;
     IF jsonb_typeof(evidence -> 'results') = 'array' THEN
         INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)

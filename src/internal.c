@@ -1,9 +1,10 @@
 /*
  * internal.c: SQL functions that only hand out what the rows floor knows: _require_warehouse, _model_version, _setting,
- * _record_evidence, landing_directory. Each hands its arguments to the rows floor.
+ * _record_evidence, _wal_bytes, landing_directory. Each hands its arguments to the rows floor.
  */
 #include "postgres.h"
 
+#include "executor/instrument.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -16,6 +17,7 @@ PG_FUNCTION_INFO_V1(dwh_require_warehouse);
 PG_FUNCTION_INFO_V1(dwh_model_version);
 PG_FUNCTION_INFO_V1(dwh_setting);
 PG_FUNCTION_INFO_V1(dwh_record_evidence);
+PG_FUNCTION_INFO_V1(dwh_wal_bytes);
 PG_FUNCTION_INFO_V1(dwh_show_landing_directory);
 
 /* dwh._require_warehouse() -> void: raises WH004 unless the warehouse is there. */
@@ -53,6 +55,13 @@ Datum
 dwh_record_evidence(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(dwh_evidence_record(PG_GETARG_JSONB_P(0)));
+}
+
+/* dwh._wal_bytes() -> bigint: write-ahead log that this backend has written so far, in bytes. */
+Datum
+dwh_wal_bytes(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) pgWalUsage.wal_bytes);
 }
 
 /* dwh.landing_directory() -> text: its path on the server. */

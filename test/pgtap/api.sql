@@ -14,7 +14,7 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('upsert_products', '{bigint}'),
                ('load_facts', '{bigint}'),
                ('run_quality_checks', '{bigint,boolean}'),
-               ('run_pipeline', '{text}'),
+               ('run_pipeline', '{text,boolean,text,text,boolean}'),
                ('forget_user', '{text}'),
                ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
 
@@ -30,7 +30,7 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.drop_before(text,timestamptz)', 'record'),
                ('dwh.stage_events(bigint)', 'record'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
-               ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
+               ('dwh.run_pipeline(text,boolean,text,text,boolean)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)'),
                ('dwh.run_quality_checks(bigint,boolean)',
                 'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)')) AS f (signature, result);
 

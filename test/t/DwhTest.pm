@@ -64,16 +64,14 @@ sub sqlstate
 	return ($out, $err);
 }
 
-# Starts statements in a session of their own and comes back at once; the session's backend is known by its name.
-my $session_no = 0;
-
+# Starts statements in a session of their own and comes back at once; psql leaves the backend's pid in a file.
 sub begin_sql
 {
 	my ($node, $db, $sql, %option) = @_;
-	my $session = { node => $node, name => 'beside_' . ++$session_no, out => '', err => '' };
+	my $dir = temp_dir();
+	my $session = { node => $node, pid_file => "$dir/pid", out => '', err => '' };
 	# from a file, so that psql ends with the last statement
-	$session->{script} = write_file(temp_dir() . '/script.sql', "$sql;\n");
-	local $ENV{PGAPPNAME} = $session->{name};
+	$session->{script} = write_file("$dir/script.sql", "\\o $dir/pid\nSELECT pg_backend_pid();\n\\o\n$sql;\n");
 	my @user = $option{user} ? ('-U', $option{user}) : ();
 	$session->{run} = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', @user, '-d', $node->connstr($db), '-f', $session->{script} ],
@@ -93,17 +91,16 @@ sub end_sql
 	return ($state // '00000', $session->{out}, $session->{err});
 }
 
-# Waits until a query about the session's backend (:name) is true; returns its pid.
+# Waits until a condition about the session's row of pg_stat_activity is true; returns its pid.
 sub wait_for
 {
 	my ($session, $condition) = @_;
 	my $node = $session->{node};
-	my $sql = "SELECT pid FROM pg_stat_activity WHERE application_name = '$session->{name}' AND $condition";
 	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while (time < $end)
 	{
-		my $pid = $node->safe_psql('postgres', $sql);
-		return $pid if $pid ne '';
+		my $pid = -s $session->{pid_file} ? slurp_file($session->{pid_file}) + 0 : 0;
+		return $pid if $pid && $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE pid = $pid AND $condition") ne '';
 		last unless $session->{run}->pumpable;
 		$session->{run}->pump_nb;
 		sleep 0.01;
