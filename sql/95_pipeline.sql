@@ -256,10 +256,10 @@ DECLARE
 BEGIN
     steps := '[]';
     FOREACH name IN ARRAY ARRAY['load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks'] LOOP
-        began := clock_timestamp();
-        wal_before := dwh._wal_bytes();
         step := dwh._running_step(name, steps, run_id);
         PERFORM dwh._announce_step(name, steps, run_id, is_announced);
+        began := clock_timestamp();
+        wal_before := dwh._wal_bytes();
         done := dwh._run_step(name, run ->> 'source', run_id);
         evidence := done.evidence;
         failed := coalesce(failed, done.failed);
