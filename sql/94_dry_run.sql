@@ -143,7 +143,7 @@ BEGIN
     SELECT b.step, CASE WHEN loads.count + b.loads = 0 THEN 'nothing_new'
                         WHEN b.step = 'run_quality_checks' THEN CASE WHEN poisoned IS NULL THEN 'would_do' ELSE 'would_fail' END
                         WHEN loads.staged_loads + b.loads = 0 THEN 'nothing_new' ELSE 'would_do' END,
-           CASE b.step WHEN 'upsert_products' THEN loads.products WHEN 'run_quality_checks' THEN NULL ELSE loads.staged + b.events END,
+           CASE b.step WHEN 'upsert_products' THEN CASE b.loads WHEN 0 THEN loads.products END WHEN 'run_quality_checks' THEN NULL ELSE loads.staged + b.events END,
            CASE b.step WHEN 'load_facts' THEN loads.staged + b.events - b.facts END,
            0::bigint, NULL::interval, NULL::bigint,
            CASE b.step WHEN 'apply_scd2' THEN 'users: ' || nullif(loads.users, 0)

@@ -117,11 +117,11 @@ message_of(const Examination *examination, const LoadResult *result, const Exami
 						(long long) (load->rejected + load->counts.rejected), (long long) (load->lines - load->blank));
 	if (result->message != NULL)
 		return result->message;
-	if (result->continues_load_id < 0)
+	if (result->is_new && result->continues_load_id < 0)
 		return psprintf("goes on after %s, which is not loaded yet",
 						dwh_examination_load(examination, result->continues_load_id)->path);
 	if (result->load_id < 0 && !result->is_new)
-		return psprintf("begins with the content of %s, or is equal to it",
+		return psprintf("holds nothing but the content of %s",
 						dwh_examination_load(examination, result->load_id)->path);
 	return NULL;
 }
@@ -136,7 +136,7 @@ put_row(ReturnSetInfo *set, const Examination *examination, const LoadResult *re
 	put_text(result->path, OUT_PATH, values, nulls);
 	put_text(result->status, OUT_STATUS, values, nulls);
 	put_id(result->load_id, OUT_LOAD_ID, values, nulls);
-	put_id(result->continues_load_id, OUT_CONTINUES_LOAD_ID, values, nulls);
+	put_id(result->is_new ? result->continues_load_id : 0, OUT_CONTINUES_LOAD_ID, values, nulls);
 	values[OUT_LINES] = Int64GetDatum(result->lines);
 	values[OUT_LOADED] = Int64GetDatum(result->loaded);
 	values[OUT_REJECTED] = Int64GetDatum(result->rejected);
