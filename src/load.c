@@ -147,7 +147,7 @@ status_of(const LoadState *state)
 		return "partial_tail";
 	if (state->match.kind == CONTENT_GROWN)
 		return "appended";
-	if (!state->options->force && dwh_source_stat(state->source) != NULL && 
+	if (!state->options->force && dwh_source_stat(state->source) != NULL &&
 		dwh_ledger_knows_path(state->row.path, state->options->examination != NULL))
 		return "rewritten";
 	return "loaded";
