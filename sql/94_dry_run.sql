@@ -48,7 +48,7 @@ COMMENT ON TYPE dwh.examined_file IS
 CREATE FUNCTION dwh._examine(source text) RETURNS SETOF dwh.examined_file
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_examine';
 COMMENT ON FUNCTION dwh._examine(text) IS
-'Reads a source as a run would, up to staging, and writes nothing, also in a read-only transaction and on a standby. Returns one row for each load that waits to be staged, then one a file. Counts are lines and events, sizes decompressed bytes. Errors: those of load_jsonl(path). A repeat reads it all again.';
+'Reads a source as a run would, up to staging, and writes nothing, also in a read-only transaction and on a standby. Returns one row for each load that waits to be staged, then one a file. Counts are lines and events, sizes decompressed bytes. Errors: those of load_jsonl(path), 53400 where temp_file_limit does not let it sort the events. A repeat reads it all again.';
 
 -- The partitions that staging or the facts lack for these days.
 CREATE FUNCTION dwh._partitions_to_make(days date[]) RETURNS text
@@ -113,9 +113,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._sum_up_poisoned(dwh.examined_file[]) IS 'The files whose refused lines would fail the run, in words; NULL where there are none.';
 
+-- STABLE, so that all of its statements have one snapshot.
 CREATE FUNCTION dwh._dry_run(source text)
 RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, wal_bytes bigint, message text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     began timestamptz := clock_timestamp();
