@@ -13,8 +13,9 @@ BYTES = src/buffer.o src/arena.o src/lines.o src/decimal.o src/rfc3339.o src/jso
         src/flat.o src/batch.o src/parser.o src/faults.o src/stream.o
 ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/content.o src/parse_ahead.o \
         src/payload.o src/long_line.o src/line_payload.o src/typed.o src/typed_store.o src/index_entries.o \
-        src/writer.o src/rejects.o src/event_filter.o src/partition_writer.o src/stage_chunk.o src/evidence.o src/line_sink.o src/load.o
-VERBS = src/load_jsonl.o src/parse_line.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o \
+        src/writer.o src/rejects.o src/raw_rows.o src/event_filter.o src/partition_writer.o src/stage_chunk.o src/evidence.o \
+        src/claims.o src/judgement.o src/examination.o src/line_sink.o src/load.o src/load_set.o
+VERBS = src/load_jsonl.o src/examine.o src/parse_line.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o \
         src/fill_event_filter.o src/write_facts.o src/internal.o src/dwh_ext.o
 OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
 

@@ -192,14 +192,22 @@ $$;
 COMMENT ON FUNCTION dwh._is_kept_event(uuid, jsonb) IS
 'True if the event that was accepted with that id says the same as this payload, by the columns that staging, or else the facts, hold of it: where raw was trimmed, its payload is gone.';
 
+-- No SET clause, so that it is inlined where many are compared.
+CREATE FUNCTION dwh._is_replay(event_id uuid, payload jsonb, kept_payload jsonb) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN kept_payload IS NULL THEN dwh._is_kept_event(event_id, payload)
+                ELSE payload OPERATOR(pg_catalog.=) kept_payload END
+$$;
+COMMENT ON FUNCTION dwh._is_replay(uuid, jsonb, jsonb) IS
+'True if a payload says the same as the event that was accepted with its id, of which kept_payload is what raw holds; NULL = it was trimmed there.';
+
 CREATE FUNCTION dwh._judge_repeats(
     load_id bigint, ids uuid[], line_nos bigint[], kept_load_ids bigint[], kept_line_nos bigint[],
     OUT replayed bigint, OUT conflicting bigint)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
     WITH compared AS MATERIALIZED (
         SELECT p.*, sent.payload, kept.payload AS kept_payload,
-               CASE WHEN kept.payload IS NULL THEN dwh._is_kept_event(p.event_id, sent.payload)
-                    ELSE sent.payload = kept.payload END AS is_replay
+               dwh._is_replay(p.event_id, sent.payload, kept.payload) AS is_replay
           FROM unnest(ids, line_nos, kept_load_ids, kept_line_nos) AS p (event_id, line_no, kept_load_id, kept_line_no)
          CROSS JOIN LATERAL (SELECT r.payload FROM raw.user_events AS r
                WHERE r.load_id = _judge_repeats.load_id AND r.line_no = p.line_no OFFSET 0) AS sent

@@ -16,6 +16,7 @@
 #include "content.h"
 
 #define READ_BYTES (256 * 1024)
+#define HEADS_MAX 16
 
 static void
 free_digest(void *digest)
@@ -158,14 +159,12 @@ compare_with(Source *source, const KnownLoad *candidates, int count, ContentMatc
 	dwh_source_rewind(source);
 }
 
-void
-dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *match)
+/* The heads of the content, and what can be said without comparing; rewinds the source. */
+static int
+read_heads(Source *source, uint8 heads[HEADS_MAX][DIGEST_BYTES], ContentMatch *match)
 {
 	char		beginning[HEAD_MAX_BYTES];
 	size_t		length = read_fully(source, beginning, sizeof(beginning));
-	uint8		heads[16][DIGEST_BYTES];
-	int			head_count;
-	KnownLoad  *candidates;
 	int			count;
 
 	memset(match, 0, sizeof(*match));
@@ -173,14 +172,76 @@ dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *ma
 	match->is_truncated = match->is_empty && dwh_source_is_truncated(source);
 	dwh_source_rewind(source);
 	if (match->is_empty)
+		return 0;
+	count = heads_of(beginning, length, heads);
+	memcpy(match->head, heads[count - 1], DIGEST_BYTES);
+	return count;
+}
+
+void
+dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *match)
+{
+	uint8		heads[HEADS_MAX][DIGEST_BYTES];
+	int			head_count = read_heads(source, heads, match);
+	KnownLoad  *candidates;
+	int			count;
+
+	if (match->is_empty)
 		return;
-	head_count = heads_of(beginning, length, heads);
-	memcpy(match->head, heads[head_count - 1], DIGEST_BYTES);
 	if (lock_head)
 		dwh_ledger_lock_head(match->head);
 	if (!compare)
 		return;
-	candidates = dwh_ledger_find_heads(heads, head_count, &count);
+	candidates = dwh_ledger_find_heads(heads, head_count, false, &count);
+	if (count > 0)
+		compare_with(source, candidates, count, match);
+}
+
+static bool
+has_head(const PendingLoad *load, uint8 heads[][DIGEST_BYTES], int head_count)
+{
+	for (int i = 0; i < head_count; i++)
+		if (memcmp(load->head, heads[i], DIGEST_BYTES) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Puts a load that is not in the ledger where the ledger would list it: by length; it is the youngest of its length, and not
+ * quarantined.
+ */
+static void
+insert_candidate(KnownLoad *candidates, int count, const KnownLoad *load)
+{
+	int			at = 0;
+
+	while (at < count && (candidates[at].content_bytes < load->content_bytes ||
+						  (candidates[at].content_bytes == load->content_bytes && candidates[at].quarantined)))
+		at++;
+	memmove(&candidates[at + 1], &candidates[at], (count - at) * sizeof(KnownLoad));
+	candidates[at] = *load;
+}
+
+void
+dwh_content_forecast(Source *source, List *pending, ContentMatch *match)
+{
+	uint8		heads[HEADS_MAX][DIGEST_BYTES];
+	int			head_count = read_heads(source, heads, match);
+	KnownLoad  *candidates;
+	int			count;
+	ListCell   *cell;
+
+	if (match->is_empty)
+		return;
+	candidates = dwh_ledger_find_heads(heads, head_count, true, &count);
+	candidates = repalloc(candidates, (count + list_length(pending) + 1) * sizeof(KnownLoad));
+	foreach(cell, pending)
+	{
+		const PendingLoad *load = lfirst(cell);
+
+		if (has_head(load, heads, head_count))
+			insert_candidate(candidates, count++, &load->known);
+	}
 	if (count > 0)
 		compare_with(source, candidates, count, match);
 }

@@ -33,6 +33,9 @@ typedef struct ContentMatch
  */
 extern void dwh_content_match(Source *source, bool compare, bool lock_head, ContentMatch *match);
 
+/* The same without any lock, by the statement's snapshot, and with loads that are not in the ledger: a List of PendingLoad. */
+extern void dwh_content_forecast(Source *source, List *pending, ContentMatch *match);
+
 /* A digest that goes with the current memory context, on error too. */
 extern RunningDigest *dwh_content_digest(void);
 

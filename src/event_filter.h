@@ -3,7 +3,7 @@
  *
  * A Bloom filter of every event_id that was ever staged, kept in ops.event_filter: a transaction's, as the events are. It
  * says "new" or "perhaps known", never "new" of what it took; so only few ids need to be looked up in the partitions.
- * One maker at a time: needs the pipeline's lock. SPI is connected while it is open.
+ * One maker at a time: adding needs the pipeline's lock, probing does not. SPI is connected where it is opened, written and closed.
  */
 #ifndef DWH_EVENT_FILTER_H
 #define DWH_EVENT_FILTER_H

@@ -314,7 +314,7 @@ dwh_generate_events(PG_FUNCTION_ARGS)
 	yyjson_alc	memory = dwh_memory_allocator(CurrentMemoryContext);
 	LogFile		file = {0};
 	StreamTotals totals;
-	char	   *default_name = psprintf("%s/events-%lld-seed-%lld.jsonl", dwh_landing_path(),
+	char	   *default_name = psprintf("%s/events-%lld-seed-%lld.jsonl", dwh_landing_path(true),
 										(long long) options.events, (long long) options.seed);
 
 	open_log(&file, PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), default_name);

@@ -68,5 +68,5 @@ dwh_wal_bytes(PG_FUNCTION_ARGS)
 Datum
 dwh_show_landing_directory(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text(dwh_landing_path()));
+	PG_RETURN_TEXT_P(cstring_to_text(dwh_landing_path(true)));
 }

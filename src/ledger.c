@@ -67,7 +67,7 @@ static Statement remember = {.count = 8,.types = {TEXTOID, INT8OID, INT8OID, INT
 
 /* Runs the statement between SPI_connect and SPI_finish of the caller; returns the number of rows. */
 static uint64
-run(Statement *statement, const char *text, Datum *values, const char *nulls)
+run_as_of(Statement *statement, const char *text, Datum *values, const char *nulls, bool by_snapshot)
 {
 	if (statement->plan == NULL)
 	{
@@ -77,9 +77,15 @@ run(Statement *statement, const char *text, Datum *values, const char *nulls)
 			elog(ERROR, "could not prepare \"%s\"", text);
 		statement->plan = plan;
 	}
-	if (SPI_execute_plan(statement->plan, values, nulls, false, 0) < 0)
+	if (SPI_execute_plan(statement->plan, values, nulls, by_snapshot, 0) < 0)
 		elog(ERROR, "could not execute \"%s\"", text);
 	return SPI_processed;
+}
+
+static uint64
+run(Statement *statement, const char *text, Datum *values, const char *nulls)
+{
+	return run_as_of(statement, text, values, nulls, false);
 }
 
 static Datum
@@ -103,7 +109,7 @@ dwh_ledger_next_id(void)
 }
 
 int64
-dwh_ledger_find_file(const char *path, const FileStat *status, bool *quarantined)
+dwh_ledger_find_file(const char *path, const FileStat *status, bool by_snapshot, bool *quarantined)
 {
 	Datum		values[] = {
 		CStringGetTextDatum(path), Int64GetDatum(status->device), Int64GetDatum(status->inode),
@@ -112,7 +118,7 @@ dwh_ledger_find_file(const char *path, const FileStat *status, bool *quarantined
 	int64		load_id = 0;
 
 	SPI_connect();
-	if (run(&find_file, find_file_query, values, NULL) > 0)
+	if (run_as_of(&find_file, find_file_query, values, NULL, by_snapshot) > 0)
 	{
 		load_id = DatumGetInt64(field(0, 1));
 		*quarantined = DatumGetBool(field(0, 2));
@@ -122,13 +128,13 @@ dwh_ledger_find_file(const char *path, const FileStat *status, bool *quarantined
 }
 
 bool
-dwh_ledger_knows_path(const char *path)
+dwh_ledger_knows_path(const char *path, bool by_snapshot)
 {
 	Datum		values[] = {CStringGetTextDatum(path)};
 	bool		known;
 
 	SPI_connect();
-	known = run(&knows_path, knows_path_query, values, NULL) > 0;
+	known = run_as_of(&knows_path, knows_path_query, values, NULL, by_snapshot) > 0;
 	SPI_finish();
 	return known;
 }
@@ -148,7 +154,7 @@ read_known_load(uint64 row, KnownLoad *known)
 }
 
 KnownLoad *
-dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
+dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, bool by_snapshot, int *count)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Datum	   *elements = palloc(head_count * sizeof(Datum));
@@ -159,7 +165,7 @@ dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count)
 		elements[i] = dwh_memory_bytea(heads[i], DIGEST_BYTES);
 	values[0] = PointerGetDatum(construct_array(elements, head_count, BYTEAOID, -1, false, TYPALIGN_INT));
 	SPI_connect();
-	*count = (int) run(&find_heads, find_heads_query, values, NULL);
+	*count = (int) run_as_of(&find_heads, find_heads_query, values, NULL, by_snapshot);
 	known = MemoryContextAlloc(caller, (*count + 1) * sizeof(KnownLoad));
 	for (int i = 0; i < *count; i++)
 		read_known_load(i, &known[i]);

@@ -27,6 +27,13 @@ typedef struct KnownLoad
 	bool		quarantined;	/* and neither forced nor within dwh.max_reject_share by now */
 } KnownLoad;
 
+/* A load that would be there by now, had nothing to be left unwritten. */
+typedef struct PendingLoad
+{
+	KnownLoad	known;
+	uint8		head[DIGEST_BYTES];
+} PendingLoad;
+
 /* The row of a new load. */
 typedef struct LoadRow
 {
@@ -55,14 +62,19 @@ typedef struct LoadRow
 /* A new load_id; ids are never given twice, also after a rollback. */
 extern int64 dwh_ledger_next_id(void);
 
+/*
+ * The next three look things up. by_snapshot: as the statement at work sees them, not as of now and with what it wrote itself;
+ * so all answers to a statement that writes nothing are of one moment.
+ */
+
 /* The load that the path held with just this stat, settled; 0 where unknown. */
-extern int64 dwh_ledger_find_file(const char *path, const FileStat *status, bool *quarantined);
+extern int64 dwh_ledger_find_file(const char *path, const FileStat *status, bool by_snapshot, bool *quarantined);
 
 /* True if the path was a load's before, whatever it held; quarantined ones aside. */
-extern bool dwh_ledger_knows_path(const char *path);
+extern bool dwh_ledger_knows_path(const char *path, bool by_snapshot);
 
 /* The loads with one of these heads, shortest content first, of equal ones the one to be preferred last; palloc'd. */
-extern KnownLoad *dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, int *count);
+extern KnownLoad *dwh_ledger_find_heads(uint8 heads[][DIGEST_BYTES], int head_count, bool by_snapshot, int *count);
 
 /*
  * Enters loading, until the transaction ends: shared, where every content is locked by its head; exclusive, where a set

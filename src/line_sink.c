@@ -24,6 +24,12 @@ static const char *const raw_columns[] = {"load_id", "line_no", "byte_offset", "
 
 #define RAW_PAYLOAD 4			/* the payload in that list */
 
+bool
+dwh_sink_writes(const LoadOptions *options)
+{
+	return !options->validate_only && options->examination == NULL;
+}
+
 void
 dwh_sink_check_tables(void)
 {
@@ -35,7 +41,8 @@ void
 dwh_sink_open(LineSink *sink)
 {
 	sink->lines_context = AllocSetContextCreate(CurrentMemoryContext, "dwh lines", ALLOCSET_DEFAULT_SIZES);
-	if (sink->options->validate_only)
+	sink->keeps_events = sink->options->examination != NULL;
+	if (!dwh_sink_writes(sink->options))
 		return;
 	sink->raw = dwh_writer_open("raw", "user_events", raw_columns);
 	sink->rejects = dwh_rejects_open();
@@ -79,10 +86,28 @@ keep_event(LineSink *sink, const ParsedLine *line, int64 line_no, Jsonb *payload
 	}
 }
 
+/* The same for an examination, which reads on the spot what the batch has not read. */
+static void
+examine_event(LineSink *sink, const ParsedLine *line, int64 line_no, Jsonb *payload)
+{
+	Datum		values[TYPED_COUNT];
+	bool		nulls[TYPED_COUNT];
+	Verdict		verdict;
+	bool		is_event = line->event != NULL;
+
+	if (line->event_unknown)
+		is_event = dwh_typed_event(payload, sink->row->loaded_at, values, nulls, &verdict);
+	else if (is_event)
+		dwh_typed_columns(line->event, payload, values, nulls);
+	dwh_examination_put(sink->options->examination, line_no, payload, is_event ? values : NULL, nulls);
+}
+
 static void
 put_raw(LineSink *sink, const ParsedLine *line, int64 line_no, Jsonb *payload)
 {
-	if (sink->keeps_events)
+	if (sink->options->examination != NULL)
+		examine_event(sink, line, line_no, payload);
+	else if (sink->keeps_events)
 		keep_event(sink, line, line_no, payload);
 	if (sink->raw != NULL)
 		write_raw(sink, line, line_no, payload);
@@ -116,7 +141,7 @@ put_reject(LineSink *sink, const ParsedLine *line, int64 line_no, const Verdict 
 
 	if (sink->rejects != NULL)
 		dwh_rejects_put(sink->rejects, &place, verdict, line->data, line->length, line->full_length);
-	else if (sink->row->rejected < KEPT_REJECTS_MAX)
+	else if (sink->options->validate_only && sink->row->rejected < KEPT_REJECTS_MAX)
 		keep_reject(sink, line, line_no, verdict);
 	sink->row->rejected++;
 }
@@ -144,7 +169,7 @@ refuse_line(LineSink *sink, const ParsedLine *line, int64 line_no, const Verdict
 	int64		limit = sink->options->on_error == ON_ERROR_ABORT ? 0 : sink->options->reject_limit;
 
 	put_reject(sink, line, line_no, verdict);
-	if (limit >= 0 && sink->row->rejected > limit && !sink->options->validate_only)
+	if (limit >= 0 && sink->row->rejected > limit && dwh_sink_writes(sink->options))
 		stop_over_limit(sink, psprintf("%lld of the first %lld lines were refused, %lld are allowed; the last one, line %lld: %s.",
 										(long long) sink->row->rejected, (long long) sink->row->lines,
 										(long long) limit, (long long) line_no, verdict->message));

@@ -7,6 +7,7 @@
 #include "nodes/pg_list.h"
 
 #include "batch.h"
+#include "examination.h"
 #include "ledger.h"
 #include "rejects.h"
 
@@ -24,9 +25,13 @@ typedef struct LoadOptions
 	bool		force;
 	bool		validate_only;	/* nothing is written or locked; limits are not applied */
 	bool		keep_events;	/* events are left in the typed store for staging */
+	Examination *examination;	/* nothing is written or locked, events are put here instead; NULL = none */
 	int			workers;		/* 1 to WORKERS_MAX (guc.h) */
 	bool		exclusive;		/* nobody else loads meanwhile (dwh_ledger_enter) */
 } LoadOptions;
+
+/* True if the call makes loads: neither validate_only nor an examination. */
+extern bool dwh_sink_writes(const LoadOptions *options);
 
 /* Rejects of one file that a call with validate_only returns at most. */
 #define KEPT_REJECTS_MAX 1000
@@ -50,9 +55,9 @@ typedef struct LineSink
 	LoadRow    *row;			/* its counts are kept here; load_id, path, first_line and loaded_at are read */
 	MemoryContext result_context;	/* of kept_rejects */
 
-	TableWriter *raw;			/* NULL with validate_only, as is the next */
+	TableWriter *raw;			/* NULL where nothing is written, as is the next */
 	TableWriter *rejects;
-	bool		keeps_events;	/* in the typed store, so far all of them */
+	bool		keeps_events;	/* in the typed store, so far all of them, or in the examination */
 	List	   *kept_rejects;	/* of KeptReject, with validate_only */
 	MemoryContext lines_context;
 } LineSink;

@@ -44,6 +44,7 @@ typedef struct LoadState
 	int64		skipped;		/* bytes before the new part */
 	ParseAhead *parse;
 	TimestampTz opened_at;
+	bool		is_new;
 	LoadRow		row;
 	LineSink	sink;
 } LoadState;
@@ -96,23 +97,26 @@ read_lines(LoadState *state)
 	while ((batch = dwh_parse_next(state->parse)) != NULL)
 	{
 		dwh_sink_take(&state->sink, batch);
-		if (!state->options->validate_only)
+		if (dwh_sink_writes(state->options))
 			report_progress(state);
 	}
 }
 
-/* Takes an id, and goes to where the new part begins: what a call that writes nothing does without. */
+/* Takes an id, and goes to where the new part begins: what a call that only validates does without. */
 static void
-begin_writing(LoadState *state)
+begin_new_part(LoadState *state)
 {
-	state->row.load_id = dwh_ledger_next_id();
+	Examination *examination = state->options->examination;
+
+	state->row.load_id = examination != NULL ? dwh_examination_begin_load(examination) : dwh_ledger_next_id();
 	if (state->match.kind == CONTENT_GROWN)
 	{
 		state->row.continues_load_id = state->match.load.load_id;
 		state->row.first_line = state->match.load.last_line + 1;
 		skip_known_part(state);
 	}
-	begin_progress(state);
+	if (examination == NULL)
+		begin_progress(state);
 }
 
 /* Opens everything that reading needs, positioned where the new part begins. */
@@ -125,7 +129,7 @@ begin_load(LoadState *state)
 	state->row.loaded_at = GetCurrentTimestamp();
 	state->row.first_line = 1;
 	if (!state->options->validate_only)
-		begin_writing(state);
+		begin_new_part(state);
 	dwh_sink_open(&state->sink);
 	rules.read_events = state->sink.keeps_events;
 	rules.loaded_at = state->row.loaded_at;
@@ -143,7 +147,8 @@ status_of(const LoadState *state)
 		return "partial_tail";
 	if (state->match.kind == CONTENT_GROWN)
 		return "appended";
-	if (!state->options->force && dwh_source_stat(state->source) != NULL && dwh_ledger_knows_path(state->row.path))
+	if (!state->options->force && dwh_source_stat(state->source) != NULL &&
+		dwh_ledger_knows_path(state->row.path, state->options->examination != NULL))
 		return "rewritten";
 	return "loaded";
 }
@@ -214,24 +219,43 @@ announce(const LoadState *state)
 					   (double) state->row.lines / Max(seconds, 1e-6), (long long) state->row.load_id)));
 }
 
-/* Writes the ledger's row, unless not a single line that counts was read. */
 static void
-finish_load(LoadState *state)
+finish_tables(LoadState *state)
 {
 	dwh_sink_check_share(&state->sink);
 	dwh_sink_close(&state->sink);
 	pgstat_progress_end_command();
+}
+
+static void
+write_ledger(LoadState *state)
+{
+	dwh_ledger_insert(&state->row);
+	if (state->sink.keeps_events)
+		dwh_typed_store_complete(state->row.load_id);
+	remember_file(state, state->row.load_id);
+	announce(state);
+}
+
+/* Writes the ledger's row, unless not a single line that counts was read. */
+static void
+finish_load(LoadState *state)
+{
+	Examination *examination = state->options->examination;
+
+	if (examination == NULL)
+		finish_tables(state);
 	state->row.status = status_of(state);
 	if (state->row.lines == state->row.blank)
 	{
 		report_nothing_new(state);
 		return;
 	}
-	dwh_ledger_insert(&state->row);
-	if (state->sink.keeps_events)
-		dwh_typed_store_complete(state->row.load_id);
-	remember_file(state, state->row.load_id);
-	announce(state);
+	state->is_new = true;
+	if (examination == NULL)
+		write_ledger(state);
+	else
+		dwh_examination_complete(examination, &state->row);
 }
 
 static void
@@ -260,6 +284,8 @@ result_of(const LoadState *state)
 	return (LoadResult)
 	{
 		.load_id = state->row.load_id,
+			.continues_load_id = state->row.continues_load_id,
+			.is_new = state->is_new,
 			.path = state->row.path,
 			.status = state->row.status,
 			.lines = state->row.lines,
@@ -273,13 +299,15 @@ result_of(const LoadState *state)
 	};
 }
 
-/* What is known of the content: with validate_only nothing is looked up, and nothing locked. */
+/* What is known of the content: an examination locks nothing, with validate_only nothing is looked up either. */
 static void
 match_content(LoadState *state)
 {
 	const LoadOptions *options = state->options;
 
-	if (!options->validate_only)
+	if (options->examination != NULL)
+		dwh_content_forecast(state->source, dwh_examination_pending(options->examination), &state->match);
+	else if (!options->validate_only)
 		dwh_content_match(state->source, !options->force, !options->exclusive, &state->match);
 }
 
@@ -296,7 +324,8 @@ load_source(Source *source, const LoadOptions *options, MemoryContext result_con
 		dwh_source_verify(source);
 		state.row.load_id = state.match.load.load_id;
 		state.row.status = state.match.load.quarantined ? "quarantined" : "already_loaded";
-		remember_file(&state, state.row.load_id);
+		if (dwh_sink_writes(options))
+			remember_file(&state, state.row.load_id);
 	}
 	else if (state.match.is_empty)
 		state.row.status = state.match.is_truncated ? "truncated" : "empty";
@@ -344,7 +373,7 @@ dwh_load_is_known(const PermittedPath *path, const LoadOptions *options, LoadRes
 	int64		known = 0;
 
 	if (!options->force && !options->validate_only && dwh_file_stat(path, &status))
-		known = dwh_ledger_find_file(path->path, &status, &quarantined);
+		known = dwh_ledger_find_file(path->path, &status, options->examination != NULL, &quarantined);
 	*result = (LoadResult)
 	{
 		.load_id = known,.path = path->path,.status = quarantined ? "quarantined" : "already_loaded"

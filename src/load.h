@@ -10,7 +10,9 @@
 /* The verdict on one file: the result row of dwh.load_jsonl. */
 typedef struct LoadResult
 {
-	int64		load_id;		/* 0 = no load */
+	int64		load_id;		/* 0 = no load; below 0 of an examination's (examination.h) */
+	int64		continues_load_id;	/* likewise */
+	bool		is_new;			/* load_id is of this file, not of one before */
 	const char *path;
 	const char *status;
 	int64		lines;

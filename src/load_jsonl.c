@@ -1,36 +1,27 @@
 /*
  * load_jsonl.c: SQL function dwh.load_jsonl.
  *
- * Turns arguments into LoadOptions, a source into files, verdicts into rows. What is done with one file is load.c's.
+ * Turns arguments into LoadOptions, verdicts into rows. What is done with the files is load_set.c's and load.c's.
  */
 #include "postgres.h"
 
 #include <math.h>
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
 #include "compat.h"
-#include "errcodes.h"
 #include "guc.h"
-#include "ledger.h"
 #include "line_sink.h"
 #include "load.h"
+#include "load_set.h"
 #include "memory.h"
-#include "parse_ahead.h"
 #include "typed_store.h"
-#include "warehouse.h"
-
-/* From so many files on, a set is loaded under one lock: the lock table holds a few thousand at its default size. */
-#define EXCLUSIVE_FILES 500
 
 PG_FUNCTION_INFO_V1(dwh_load_jsonl);
 PG_FUNCTION_INFO_V1(dwh_load_for_run);
@@ -161,92 +152,30 @@ put_result(ReturnSetInfo *result_set, const LoadOptions *options, const LoadResu
 	tuplestore_putvalues(result_set->setResult, result_set->setDesc, values, nulls);
 }
 
-/* True for errors that are the file's own: they must not keep the other files of a set from being loaded. */
-static bool
-is_error_of_file(int sqlerrcode)
+typedef struct ResultSet
 {
-	return ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_SYSTEM_ERROR ||
-		sqlerrcode == ERRCODE_DWH_SOURCE_CHANGED ||
-		sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
-		sqlerrcode == ERRCODE_INVALID_BINARY_REPRESENTATION ||
-		sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
-		sqlerrcode == ERRCODE_WRONG_OBJECT_TYPE;
-}
+	ReturnSetInfo *rows;
+	const LoadOptions *options;
+} ResultSet;
 
-/* Loads one file of a set in a subtransaction; an error of the file becomes its verdict. */
-static LoadResult
-load_guarded(const PermittedPath *path, const LoadOptions *options)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile LoadResult result;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
-	PG_TRY();
-	{
-		result = dwh_load_file(path, options);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
-		if (!is_error_of_file(error->sqlerrcode))
-			ReThrowError(error);
-		result = (LoadResult)
-		{
-			.path = path->path,.status = "failed",
-				.message = psprintf("%s: %s", unpack_sql_state(error->sqlerrcode), error->message)
-		};
-	}
-	PG_END_TRY();
-	return result;
-}
-
-/* A call that writes needs a warehouse and the lock of loading. */
 static void
-enter(const LoadOptions *options)
+take_result(void *argument, const LoadResult *result)
 {
-	if (options->validate_only)
-		return;
-	dwh_warehouse_require();
-	dwh_sink_check_tables();
-	dwh_ledger_enter(options->exclusive);
+	const ResultSet *set = argument;
+
+	put_result(set->rows, set->options, result);
 }
 
 /* Loads what the first argument names, one result row a file. */
 static void
 load_files(FunctionCallInfo fcinfo, LoadOptions *options)
 {
+	ResultSet	set = {(ReturnSetInfo *) fcinfo->resultinfo, options};
 	bool		many;
-	List	   *files;
-	ListCell   *cell;
+	List	   *files = dwh_set_list(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), options, &many);
 
-	if (!options->validate_only)
-		PreventCommandIfReadOnly("dwh.load_jsonl()");
-	files = dwh_expand_source(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)), &many);
 	InitMaterializedSRF(fcinfo, 0);
-	options->exclusive = list_length(files) >= EXCLUSIVE_FILES;
-	enter(options);
-	foreach(cell, files)
-	{
-		const PermittedPath *path = lfirst(cell);
-		LoadResult	result;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!dwh_load_is_known(path, options, &result))
-			result = many ? load_guarded(path, options) : dwh_load_file(path, options);
-		put_result((ReturnSetInfo *) fcinfo->resultinfo, options, &result);
-	}
+	dwh_set_load(files, many, options, take_result, &set);
 }
 
 /*
@@ -299,7 +228,7 @@ dwh_load_jsonl_large_object(PG_FUNCTION_ARGS)
 				 errdetail("It is the OID that \\lo_import printed."),
 				 errhint("In psql: \\lo_import log.jsonl, then SELECT * FROM dwh.load_jsonl(large_object => :LASTOID).")));
 	InitMaterializedSRF(fcinfo, 0);
-	enter(&options);
+	dwh_set_enter(&options);
 	result = dwh_load_large_object(PG_GETARG_OID(0), &options);
 	put_result((ReturnSetInfo *) fcinfo->resultinfo, &options, &result);
 	return (Datum) 0;

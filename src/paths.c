@@ -59,7 +59,7 @@ dwh_errcode_for_path(void)
 }
 
 char *
-dwh_landing_path(void)
+dwh_landing_path(bool make)
 {
 	char	   *parent;
 	char	   *path;
@@ -72,7 +72,7 @@ dwh_landing_path(void)
 	}
 	parent = psprintf("%s/dwh_landing", DataDir);
 	path = psprintf("%s/%u", parent, MyDatabaseId);
-	if (XactReadOnly || RecoveryInProgress())
+	if (!make || XactReadOnly || RecoveryInProgress())
 		return path;			/* who may not write makes no directory either */
 	if ((mkdir(parent, pg_dir_create_mode) < 0 && errno != EEXIST) ||
 		(mkdir(path, pg_dir_create_mode) < 0 && errno != EEXIST))
@@ -98,7 +98,7 @@ goes_up(const char *path)
 static char *
 root_of(const char *path)
 {
-	char	   *landing = dwh_landing_path();
+	char	   *landing = dwh_landing_path(false);
 	List	   *allowed = NIL;
 	ListCell   *cell;
 
@@ -128,7 +128,7 @@ dwh_permit_path(const char *path, bool for_writing)
 				 errmsg("path must not be empty"),
 				 errdetail("It names a file, a directory or a pattern on the server."),
 				 errhint("Leave the argument out to use the landing directory.")));
-	permitted.path = is_absolute_path(path) ? pstrdup(path) : psprintf("%s/%s", dwh_landing_path(), path);
+	permitted.path = is_absolute_path(path) ? pstrdup(path) : psprintf("%s/%s", dwh_landing_path(for_writing), path);
 	if (has_privs_of_role(GetUserId(), role))
 	{
 		canonicalize_path(permitted.path);
@@ -314,15 +314,33 @@ open_directory(const PermittedPath *permitted)
 	return fd;
 }
 
-List *
-dwh_expand_source(const char *source, bool *many)
+/* True for a source that may lie in the landing directory. */
+static bool
+may_need_landing(const char *source)
 {
+	return source == NULL || !is_absolute_path(source) || !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES);
+}
+
+/* True for the landing directory as a source where it is the default one, and nobody has made it yet. */
+static bool
+is_unmade_landing(const char *source, const char *landing)
+{
+	return source == NULL && dwh_landing_directory[0] == '\0' && access(landing, F_OK) < 0 && errno == ENOENT;
+}
+
+List *
+dwh_expand_source(const char *source, bool make_landing, bool *many)
+{
+	char	   *landing = dwh_landing_path(make_landing && may_need_landing(source));
 	PermittedPath *permitted = palloc(sizeof(PermittedPath));
 	struct stat status;
 	char	   *pattern = NULL;
 	int			fd;
 
-	*permitted = dwh_permit_path(source != NULL ? source : dwh_landing_path(), false);
+	*permitted = dwh_permit_path(source != NULL ? source : landing, false);
+	*many = true;
+	if (!make_landing && is_unmade_landing(source, landing))
+		return NIL;
 	/* a name that exists is taken as it is, whatever characters it holds */
 	*many = strpbrk(permitted->path, "*?[") != NULL && lstat(permitted->path, &status) < 0 && is_pattern(permitted->path);
 	if (*many)

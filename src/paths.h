@@ -16,8 +16,8 @@ typedef struct PermittedPath
 	char	   *root;			/* NULL = any file of the server; else nothing on the way from here may be a link */
 } PermittedPath;
 
-/* The landing directory, made if it is the default one and missing. palloc'd. */
-extern char *dwh_landing_path(void);
+/* The landing directory; make: the default one is made where it is missing. palloc'd. */
+extern char *dwh_landing_path(bool make);
 
 /* The path, relative ones taken from the landing directory; 42501 where the user may not read (write) there. */
 extern PermittedPath dwh_permit_path(const char *path, bool for_writing);
@@ -28,9 +28,10 @@ extern int	dwh_open_permitted(const PermittedPath *permitted, int flags, mode_t 
 /*
  * The files that a source stands for: NULL = the landing directory; a directory = its .jsonl and .ndjson files, also
  * with .gz or .zst; a pattern in the last component = the names that match; else the file itself. A List of
- * PermittedPath in the order of the names' bytes; *many says whether the source stood for a set.
+ * PermittedPath in the order of the names' bytes; *many says whether the source stood for a set. make_landing: false where
+ * nothing may be written; then a default landing directory that is missing has no files.
  */
-extern List *dwh_expand_source(const char *source, bool *many);
+extern List *dwh_expand_source(const char *source, bool make_landing, bool *many);
 
 /* For ereport after a failed call on a path: errcode_for_file_access, which knows too few errors, and the rest. */
 extern int	dwh_errcode_for_path(void);

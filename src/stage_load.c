@@ -7,8 +7,6 @@
  * Reads the events of a load, or some of its lines, and hands them on; what is no event of the model becomes a reject.
  *
  * Invariant: rows read = events put into chunks + rejects.
- *
- * Memory: "dwh event" holds one event while it is parsed.
  */
 #include "postgres.h"
 
@@ -24,6 +22,7 @@
 
 #include "compat.h"
 #include "payload.h"
+#include "raw_rows.h"
 #include "rejects.h"
 #include "stage_chunk.h"
 #include "typed_store.h"
@@ -33,29 +32,14 @@ PG_FUNCTION_INFO_V1(dwh_stage_load);
 PG_FUNCTION_INFO_V1(dwh_stage_lines);
 PG_FUNCTION_INFO_V1(dwh_reject_load);
 
-#define FETCH_ROWS 1000
-
 typedef struct StageState
 {
 	int64		load_id;
 	ArrayType  *line_nos;		/* the lines to read; NULL = all of the load */
-	MemoryContext event_context;
 	StageChunk *chunk;
 	TableWriter *rejects;
 	int64		rejected;
 } StageState;
-
-static const char *const read_query =
-	"SELECT r.line_no, r.byte_offset, r.loaded_at, r.payload FROM raw.user_events AS r "
-	"WHERE r.load_id = $1 AND ($2 IS NULL OR r.line_no = ANY ($2)) ORDER BY r.line_no";
-
-static Datum
-field_of(const SPITupleTable *table, uint64 row, int column)
-{
-	bool		isnull;
-
-	return SPI_getbinval(table->vals[row], table->tupdesc, column, &isnull);
-}
 
 static void
 put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, const Verdict *verdict)
@@ -70,44 +54,23 @@ put_reject(StageState *state, int64 line_no, int64 byte_offset, Jsonb *payload, 
 }
 
 static void
-take_row(StageState *state, const SPITupleTable *table, uint64 row)
+take_row(void *argument, const RawRow *row)
 {
-	MemoryContext caller = MemoryContextSwitchTo(state->event_context);
-	int64		line_no = DatumGetInt64(field_of(table, row, 1));
-	Jsonb	   *payload = DatumGetJsonbP(field_of(table, row, 4));
+	StageState *state = argument;
 	Datum		values[TYPED_COUNT];
 	bool		nulls[TYPED_COUNT];
 	Verdict		verdict;
 
-	if (!dwh_typed_event(payload, DatumGetTimestampTz(field_of(table, row, 3)), values, nulls, &verdict))
-		put_reject(state, line_no, DatumGetInt64(field_of(table, row, 2)), payload, &verdict);
+	if (!dwh_typed_event(row->payload, row->loaded_at, values, nulls, &verdict))
+		put_reject(state, row->line_no, row->byte_offset, row->payload, &verdict);
 	else
-		dwh_chunk_put(state->chunk, line_no, values, nulls);
-	MemoryContextSwitchTo(caller);
-	MemoryContextReset(state->event_context);
+		dwh_chunk_put(state->chunk, row->line_no, values, nulls);
 }
 
 static void
 stage_all(StageState *state)
 {
-	Oid			types[] = {INT8OID, INT8ARRAYOID};
-	Datum		values[] = {Int64GetDatum(state->load_id), PointerGetDatum(state->line_nos)};
-	const char *nulls = state->line_nos == NULL ? " n" : NULL;
-	Portal		rows = SPI_cursor_open_with_args(NULL, read_query, 2, types, values, nulls, false, 0);
-
-	for (;;)
-	{
-		SPITupleTable *table;
-
-		SPI_cursor_fetch(rows, true, FETCH_ROWS);
-		table = SPI_tuptable;	/* a full chunk uses it */
-		if (SPI_processed == 0)
-			break;
-		for (uint64 row = 0, count = SPI_processed; row < count; row++)
-			take_row(state, table, row);
-		SPI_freetuptable(table);
-	}
-	SPI_cursor_close(rows);
+	dwh_raw_rows(state->load_id, state->line_nos, false, take_row, state);
 }
 
 /*
@@ -142,7 +105,6 @@ stage(int64 load_id, ArrayType *line_nos, bool with_staging)
 	StageState	state = {.load_id = load_id,.line_nos = line_nos};
 	StageCounts counts;
 
-	state.event_context = AllocSetContextCreate(CurrentMemoryContext, "dwh event", ALLOCSET_DEFAULT_SIZES);
 	state.rejects = dwh_rejects_open();
 	SPI_connect();
 	state.chunk = dwh_chunk_open(load_id, with_staging);
@@ -154,7 +116,6 @@ stage(int64 load_id, ArrayType *line_nos, bool with_staging)
 	counts = dwh_chunk_close(state.chunk);
 	SPI_finish();
 	counts.rejected += state.rejected;
-	MemoryContextDelete(state.event_context);
 	return counts;
 }
 
