@@ -20,11 +20,11 @@ $$;
 COMMENT ON FUNCTION dwh._visible_setting(text) IS 'A setting of the server; NULL where it is unknown, or hidden from the caller.';
 
 -- Each case has its own way out, so each says the very statements.
-CREATE FUNCTION dwh._raise_no_pg_cron(found text, way text) RETURNS void
+CREATE FUNCTION dwh._raise_no_pg_cron(state text, way text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'pg_cron cannot schedule for this database'
-        USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = found, HINT = way;
+        USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = state, HINT = way;
 END
 $$;
 COMMENT ON FUNCTION dwh._raise_no_pg_cron(text, text) IS 'Raises 55000: what was found of pg_cron, and what to do.';

@@ -50,16 +50,16 @@ COMMENT ON FUNCTION dwh._table_rights() IS 'What a reader and an operator may do
 -- Noun: the functions that each role may call. What everybody may call is left out.
 CREATE FUNCTION dwh._function_rights() RETURNS TABLE (role text, function regprocedure)
 LANGUAGE sql STABLE ROWS 200 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT r.role, p.oid::regprocedure
-      FROM pg_proc AS p
-      JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'dwh'
-     CROSS JOIN (VALUES ('reader'), ('operator')) AS r (role)
-     WHERE p.prokind = 'f' AND CASE r.role
-           -- those that only read what a reader may see, with the private ones that they are made of
-           WHEN 'reader' THEN p.proname IN ('status', 'metrics', 'explain_pipeline', 'help', '_require_warehouse')
-                              OR starts_with(p.proname::text, '_') AND p.provolatile <> 'v'
-           -- all but those that change what there is to run, or take data away
-           ELSE p.proname NOT IN ('create_warehouse', 'forget_user', 'drop_before', 'grant_roles') END
+    WITH RECURSIVE functions AS MATERIALIZED (
+        SELECT p.oid::regprocedure AS function, p.proname::text AS name, p.prosrc AS body
+          FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace AND n.nspname = 'dwh' WHERE p.prokind = 'f'),
+    of_readers AS (   -- those that only read what a reader may see, and the private ones that they call
+        SELECT f.* FROM functions AS f WHERE f.name IN ('status', 'metrics', 'explain_pipeline', 'help', 'fact_partitions')
+         UNION
+        SELECT f.* FROM of_readers AS r JOIN functions AS f ON starts_with(f.name, '_') AND strpos(r.body, format('dwh.%s(', f.name)) > 0)
+    SELECT 'reader', r.function FROM of_readers AS r
+     UNION ALL   -- all but those that change what there is to run, or take data away
+    SELECT 'operator', f.function FROM functions AS f WHERE f.name NOT IN ('create_warehouse', 'forget_user', 'drop_before', 'grant_roles')
 $$;
 COMMENT ON FUNCTION dwh._function_rights() IS 'The functions of schema dwh that a reader and an operator may call.';
 
