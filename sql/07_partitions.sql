@@ -4,7 +4,8 @@
 -- own time only, whatever the history, and old time is dropped as a whole. event_id is unique in each partition; over all of
 -- them by what staging asks before it writes (stage_chunk.c).
 -- Invariant: partitions never overlap, and none is made for a time that has one.
--- Needs the pipeline's lock: there is one maker at a time.
+-- Needs the pipeline's lock: there is one maker at a time. Partitions are made by, and belong to, the owner of the table,
+-- whoever of those that may write into it needs one.
 
 CREATE FUNCTION dwh._partitions(parent text)
 RETURNS TABLE (partition regclass, since timestamptz, until timestamptz)
@@ -51,6 +52,12 @@ DECLARE
     name text := split_part(parent, '.', 2) || to_char(since, CASE unit WHEN 'day' THEN '_YYYY_MM_DD' ELSE '_YYYY_MM' END)
                  || CASE WHEN extract(year FROM since) < 0 THEN '_bc' ELSE '' END;
 BEGIN
+    IF since IS DISTINCT FROM date_trunc(unit, since) OR NOT isfinite(since) THEN
+        RAISE EXCEPTION 'no % begins at %', unit, since
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'A partition is a month or a day of UTC.',
+                  HINT = 'load_facts() and stage_events() make the partitions that they need.';
+    END IF;
     IF to_regclass(format('%I.%I', layer, name)) IS NOT NULL THEN
         RAISE EXCEPTION 'table %.% is in the way of a partition', layer, name
             USING ERRCODE = 'duplicate_table',
@@ -66,6 +73,11 @@ END
 $$;
 COMMENT ON FUNCTION dwh._make_partition(text, text, timestamptz) IS
 'Makes a partition of staging.user_events or marts.fact_user_events: a month or a day from then on, with the indexes of the table.';
+
+CREATE FUNCTION dwh._make_partition_as_owner(parent text, unit text, since timestamptz) RETURNS void
+LANGUAGE c VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_make_partition_as_owner';
+COMMENT ON FUNCTION dwh._make_partition_as_owner(text, text, timestamptz) IS
+'dwh._make_partition() as the owner of the table, for a caller who may INSERT into it: 42501 for others, 22023 for another table or unit.';
 
 CREATE FUNCTION dwh._make_partitions(parent text, days timestamptz[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -83,7 +95,7 @@ BEGIN
                       DETAIL = format('They need %s new partitions of %s; about %s can be made in one transaction.', missing.wanted, parent, possible),
                       HINT = 'SET dwh.fact_partition = ''month'', load fewer files at once, or raise max_locks_per_transaction.';
         END IF;
-        PERFORM dwh._make_partition(parent, missing.unit, missing.since);
+        PERFORM dwh._make_partition_as_owner(parent, missing.unit, missing.since);
         made := made + 1;
     END LOOP;
     RETURN made;

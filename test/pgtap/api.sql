@@ -16,7 +16,11 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('run_quality_checks', '{bigint,boolean}'),
                ('run_pipeline', '{text,boolean,text,text,boolean}'),
                ('forget_user', '{text}'),
-               ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
+               ('drop_before', '{text,timestamptz}'),
+               ('schedule_pipeline', '{text,text,interval}'),
+               ('unschedule_pipeline', '{}'),
+               ('prune_history', '{interval}'),
+               ('grant_roles', '{name,name}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -28,6 +32,10 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.create_warehouse()', 'record'),
                ('dwh.forget_user(text)', 'record'),
                ('dwh.drop_before(text,timestamptz)', 'record'),
+               ('dwh.schedule_pipeline(text,text,interval)', 'SETOF dwh.scheduled_job'),
+               ('dwh.unschedule_pipeline()', 'SETOF dwh.scheduled_job'),
+               ('dwh.prune_history(interval)', 'record'),
+               ('dwh.grant_roles(name,name)', 'TABLE(role name, part text, kind text, granted bigint, missing bigint)'),
                ('dwh.stage_events(bigint)', 'record'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text,boolean,text,text,boolean)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)'),
@@ -37,7 +45,8 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
 SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
-               ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
+               ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('schedule_pipeline', 'volatile'),
+               ('unschedule_pipeline', 'volatile'), ('prune_history', 'volatile'), ('grant_roles', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
 

@@ -34,6 +34,10 @@ SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.run_pipeline();
 SELECT * FROM dwh.forget_user('u1');
 SELECT * FROM dwh.drop_before('raw', now());
+SELECT * FROM dwh.schedule_pipeline();
+SELECT * FROM dwh.unschedule_pipeline();
+SELECT * FROM dwh.prune_history();
+SELECT * FROM dwh.grant_roles(current_user);
 \set VERBOSITY terse
 
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
@@ -49,6 +53,8 @@ SELECT name, severity, status, observed, allowed, offenders FROM dwh.run_quality
 SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline();
 SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.forget_user('u1');
+SELECT * FROM dwh.prune_history();
+SELECT count(*), sum(g.granted + g.missing) FROM dwh.grant_roles(current_user, current_user) AS g;
 SELECT d.status FROM unnest(ARRAY['raw', 'staging', 'facts']) AS l (layer), dwh.drop_before(l.layer, now()) AS d;
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();

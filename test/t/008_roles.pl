@@ -1,5 +1,5 @@
-# Who may do what: everybody nothing that writes or reads files; an owner without superuser rights the whole job; and
-# somebody who makes schemas first gets neither calls nor data.
+# Who may do what: everybody nothing that writes or reads files; an owner without superuser rights the whole job, an operator
+# the runs, a reader the answers; and somebody who makes schemas first gets neither calls nor data.
 use strict;
 use warnings;
 use lib 'test/t';
@@ -70,6 +70,93 @@ $node->safe_psql($db, 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO reader; G
 sqlstate($node, $db, $_, '42501', "EXECUTE alone is not enough: $_", user => 'reader')
   for 'SELECT * FROM dwh.load_jsonl(NULL)', 'SELECT * FROM dwh.run_pipeline()', 'SELECT dwh.create_warehouse()', 'SELECT * FROM dwh.stage_events()',
   q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())};
+
+# ---- a reader and an operator by grant_roles(), in a database where PUBLIC has nothing ----
+$node->safe_psql('postgres', q{CREATE ROLE analyst LOGIN; CREATE ROLE scheduler LOGIN; CREATE ROLE stranger LOGIN; CREATE DATABASE closed;
+	REVOKE ALL ON DATABASE closed FROM PUBLIC; GRANT CREATE, CONNECT, TEMPORARY ON DATABASE closed TO owner; GRANT CONNECT ON DATABASE closed TO stranger, mallory});
+my $closed = 'closed';
+$node->safe_psql($closed, 'REVOKE ALL ON SCHEMA public FROM PUBLIC; CREATE EXTENSION dwh_ext; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO owner');
+sqlstate($node, $closed, q{SELECT * FROM dwh.grant_roles('analyst', 'scheduler')}, 'WH004', 'grant_roles() without a warehouse', @as);
+sqlstate($node, $closed, 'SELECT dwh.create_warehouse()', '00000', 'create_warehouse()', @as);
+(my $granted, $err) = sqlstate($node, $closed, q{SELECT part, sum(missing) > 0 FROM dwh.grant_roles('analyst', 'scheduler') WHERE kind IN ('function', 'database') GROUP BY 1 ORDER BY 1},
+	'00000', 'the owner grants the rights to what is hers', @as);
+is($granted, "operator|t\nreader|t", 'those to functions she may not pass on');
+like($err, qr/WARNING:  01000: \d+ rights could not be granted.*HINT: .*grant_roles\('analyst', 'scheduler'\)/s, 'and is told who may');
+is($node->safe_psql($closed, q{SELECT sum(missing) FROM dwh.grant_roles('analyst', 'scheduler')}), '0', 'a superuser completes them');
+is($node->safe_psql($closed, q{SELECT sum(granted) FROM dwh.grant_roles('analyst', 'scheduler')}), '0', 'a repeat has nothing to grant');
+sqlstate($node, $closed, q{SELECT * FROM dwh.grant_roles('mallory', 'mallory')}, '42501', 'an operator grants nobody anything', user => 'scheduler');
+$node->safe_psql($closed, 'GRANT EXECUTE ON FUNCTION dwh.grant_roles, dwh._require_grantable, dwh._require_writable TO scheduler');
+sqlstate($node, $closed, q{SELECT * FROM dwh.grant_roles('mallory', 'mallory')}, '42501', 'also where she may call the function', user => 'scheduler');
+$node->safe_psql($closed, 'REVOKE EXECUTE ON FUNCTION dwh.grant_roles FROM scheduler');
+
+# The operator does the whole job, also for times that have no partition yet.
+my @op = (user => 'scheduler');
+my $job = sub { sqlstate($node, $closed, $_[0], $_[2] // '00000', "operator: $_[1]", @op) };
+$job->('SELECT dwh.generate_events(events => 1500, dirty_rate => 0.02)', 'generate_events()');
+$job->('SELECT * FROM dwh.run_pipeline()', 'a run');
+$job->(q{SELECT dwh.generate_events(events => 300, seed => 2, start_at => '2024-06-15Z'); SET dwh.fact_partition = 'day';
+	SELECT dwh.generate_events(events => 300, seed => 3, start_at => '2024-12-20Z'); SELECT * FROM dwh.run_pipeline(run_id => 'late')}, 'late events, by day');
+$job->('SELECT dwh.generate_events(events => 200, seed => 4)', 'another log');
+$job->('SELECT * FROM dwh.load_jsonl(NULL); SELECT * FROM dwh.stage_events(); SELECT * FROM dwh.apply_scd2(); SELECT * FROM dwh.upsert_products();
+	SELECT * FROM dwh.load_facts(); SELECT * FROM dwh.run_quality_checks(); SELECT * FROM dwh.retry_rejects(); SELECT * FROM dwh.run_quality_checks("full" => true);
+	SELECT * FROM dwh.run_pipeline(skip_if_running => true);
+	SELECT * FROM dwh.prune_history(); SELECT dwh._rebuild_event_filter()', 'verb by verb');
+$job->(q{SELECT lo_from_bytea(4711, '{"event_time": "1999-01-01T00:00:00Z", "event_type": "x", "user_id": "u"}'); SELECT * FROM dwh.load_jsonl(4711::oid); SELECT * FROM dwh.run_pipeline()}, 'a large object');
+write_file(landing($node, $closed) . '/poisoned.jsonl', "poison\n" x 20);
+(undef, $err) = $job->('SELECT * FROM dwh.run_pipeline()', 'a poisoned file', 'WH001');
+unlike($err, qr/WARNING/, 'leaves its evidence');
+is($node->safe_psql($closed, q{SELECT status, sqlstate FROM ops.runs ORDER BY run_id DESC LIMIT 1}), 'failed|WH001', 'in ops.runs');
+unlink landing($node, $closed) . '/poisoned.jsonl';
+$job->('SELECT * FROM dwh.run_pipeline()', 'the next run');
+my $forgotten = $node->safe_psql($closed, 'SELECT user_id FROM staging.user_events GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1');
+sqlstate($node, $closed, "SELECT * FROM dwh.forget_user('$forgotten')", '00000', 'the owner erases a person', @as);
+$job->(q{SELECT dwh.generate_events(events => 1000, seed => 5); SELECT * FROM dwh.run_pipeline()}, 'events of an erased person');
+is($node->safe_psql($closed, 'SELECT sum(forgotten) > 0 FROM ops.loads'), 't', 'are forgotten');
+sqlstate($node, $closed, q{SELECT dwh.generate_events(events => 100, seed => 6, start_at => '2023-03-01Z'); SELECT * FROM dwh.run_pipeline()}, '00000', 'a superuser runs it');
+is($node->safe_psql($closed, q{SELECT count(*), count(*) FILTER (WHERE relowner <> 'owner'::regrole) FROM pg_class WHERE relispartition AND relkind = 'r'}) =~ /^(\d+)\|0$/ && $1 > 20, 1,
+	'every partition is the owner\'s, whoever needed it');
+is($node->safe_psql($closed, q{SELECT string_agg(name, ' ') FROM dwh.run_quality_checks("full" => true) WHERE status = 'fail' AND severity = 'error'}), '', 'every check passes');
+sqlstate($node, $closed, $_, '42501', "operator may not: $_", @op)
+  for 'DROP TABLE marts.dim_user', 'ALTER TABLE staging.user_events ADD COLUMN x int', 'TRUNCATE raw.user_events', 'GRANT SELECT ON marts.dim_user TO mallory; SET ROLE owner',
+  q{INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('x', 'warn', 'x', 'SELECT 1')}, 'UPDATE ops.quality_checks SET enabled = false',
+  'UPDATE ops.warehouse SET model_version = 0', 'DELETE FROM ops.forgotten_users', 'CREATE TABLE marts.mine ()', 'DELETE FROM marts.fact_user_events',
+  'CREATE TRIGGER t BEFORE INSERT ON raw.user_events EXECUTE FUNCTION suppress_redundant_updates_trigger()',
+  q{SELECT * FROM dwh.drop_before('facts', now())}, q{SELECT * FROM dwh.forget_user('u')}, 'SELECT dwh.create_warehouse()', q{SELECT * FROM dwh._drop_events('marts.fact_user_events', 'facts_dropped', now())};
+sqlstate($node, $closed, q{SELECT * FROM dwh.drop_before('staging', '2024-01-01Z'); SELECT * FROM dwh.drop_before('facts', '2024-01-01Z'); SELECT dwh.create_warehouse()}, '00000',
+	'the owner drops what others made', @as);
+
+# The reader sees the marts, and of the ledgers what holds no row data.
+sqlstate($node, $closed, $_, '00000', "reader: $_", user => 'analyst')
+  for 'SELECT * FROM marts.kpi_daily', 'SELECT * FROM marts.kpi_segment', 'SELECT * FROM marts.fact_user_events JOIN marts.dim_user USING (user_key) JOIN marts.dim_product USING (product_key)',
+  'SELECT * FROM marts.dim_product_price', 'SELECT * FROM ops.loads', 'SELECT run_id, status, sqlstate FROM ops.runs', 'SELECT name, status, observed, allowed FROM ops.quality_results';
+sqlstate($node, $closed, $_, '42501', "reader may not: $_", user => 'analyst')
+  for 'SELECT * FROM raw.user_events', 'SELECT * FROM staging.user_events', 'SELECT raw FROM ops.rejects', 'SELECT message FROM ops.runs', 'SELECT offenders FROM ops.quality_results', 'SELECT body FROM ops.alerts',
+  'SELECT salt FROM ops.warehouse', 'SELECT * FROM ops.forgotten_users', 'UPDATE ops.loads SET facts = 0', 'SELECT * FROM marts.fact_user_events FOR UPDATE', 'DELETE FROM marts.dim_user';
+
+# Every public function, called by everybody: 42501, unless it is on the list. A new function is on none.
+my %may = (
+	stranger => [qw(sample_events dirty_kinds parse_event event_id)],
+	analyst => [qw(sample_events dirty_kinds parse_event event_id fact_partitions)],
+	scheduler => [qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state product_prices resolved_facts fact_partitions
+		landing_directory generate_events load_jsonl stage_events apply_scd2 upsert_products load_facts run_quality_checks run_pipeline retry_rejects
+		prune_history schedule_pipeline unschedule_pipeline)]);
+my @calls = split /\n/, $node->safe_psql($closed, q{
+	SELECT p.proname || ' ' || format('SELECT * FROM dwh.%I(%s)', p.proname, coalesce((SELECT string_agg(format('NULL::%s', format_type(t, NULL)), ', ' ORDER BY n)
+	       FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n) WHERE n <= p.pronargs - p.pronargdefaults), ''))
+	  FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.proname !~ '^_' AND p.prokind = 'f' ORDER BY 1});
+for my $role (sort keys %may)
+{
+	my %expected = map { $_ => 1 } @{ $may{$role} };
+	my @wrong = grep { my ($name, $call) = split / /, $_, 2; ((run_sql($node, $closed, $call, user => $role))[0] ne '42501') != !!$expected{$name} } @calls;
+	is(join("\n", @wrong), '', "$role may call what is for that role, of " . @calls . ' functions');
+}
+
+# With the right to pass them on, the owner needs nobody.
+$node->safe_psql('postgres', 'CREATE DATABASE passed_on OWNER owner; CREATE ROLE clerk LOGIN');
+$node->safe_psql('passed_on', 'CREATE EXTENSION dwh_ext; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dwh TO owner WITH GRANT OPTION');
+($granted, $err) = sqlstate($node, 'passed_on', q{SELECT dwh.create_warehouse(); SELECT sum(missing) FROM dwh.grant_roles(operator => 'clerk')}, '00000', 'an owner who may pass rights on', @as);
+is("$granted$err", "(created,4)\n0", 'grants all of them');
+sqlstate($node, 'passed_on', 'SELECT dwh.generate_events(events => 100); SELECT * FROM dwh.run_pipeline()', '00000', 'and the operator works', user => 'clerk');
 
 # ---- mallory was here first ----
 for my $schema (qw(raw staging marts ops))
