@@ -16,7 +16,10 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('run_quality_checks', '{bigint,boolean}'),
                ('run_pipeline', '{text}'),
                ('forget_user', '{text}'),
-               ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
+               ('drop_before', '{text,timestamptz}'),
+               ('claim_alerts', '{integer,interval}'),
+               ('ack_alert', '{bigint,text[]}'),
+               ('fail_alert', '{bigint,text,text[]}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -29,6 +32,8 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.forget_user(text)', 'record'),
                ('dwh.drop_before(text,timestamptz)', 'record'),
                ('dwh.stage_events(bigint)', 'record'),
+               ('dwh.ack_alert(bigint,text[])', 'record'),
+               ('dwh.fail_alert(bigint,text,text[])', 'record'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
                ('dwh.run_quality_checks(bigint,boolean)',
@@ -37,7 +42,7 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
 SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
-               ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
+               ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('claim_alerts', 'volatile'), ('ack_alert', 'volatile'), ('fail_alert', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
 
@@ -60,6 +65,9 @@ SELECT throws_ok(format('SELECT * FROM dwh.%s(load_id => 4711)', verb), 'P0002',
   FROM unnest(ARRAY['stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks']) AS verb;
 SELECT lives_ok($$SELECT * FROM dwh.forget_user(user_id => 'nobody')$$, 'forget_user by name');
 SELECT lives_ok($$SELECT * FROM dwh.drop_before(layer => 'raw', before => '2000-01-01Z')$$, 'drop_before by name');
+SELECT lives_ok($$SELECT * FROM dwh.claim_alerts(n => 1, lease => '1 minute')$$, 'claim_alerts by name');
+SELECT throws_ok($$SELECT * FROM dwh.ack_alert(alert_id => -1)$$, 'P0002', NULL, 'ack_alert of an unknown alert');
+SELECT throws_ok($$SELECT * FROM dwh.fail_alert(alert_id => -1, error => 'x', delivered_to => '{}')$$, 'P0002', NULL, 'fail_alert of an unknown alert');
 SELECT throws_ok($$SELECT * FROM dwh.forget_user('')$$, '22023', NULL, 'forget_user needs a user');
 SELECT throws_ok($$SELECT * FROM dwh.drop_before('marts', '2000-01-01Z')$$, '22023', NULL, 'drop_before knows three layers');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');

@@ -34,6 +34,9 @@ SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.run_pipeline();
 SELECT * FROM dwh.forget_user('u1');
 SELECT * FROM dwh.drop_before('raw', now());
+SELECT * FROM dwh.claim_alerts();
+SELECT * FROM dwh.ack_alert(1);
+SELECT * FROM dwh.fail_alert(1);
 \set VERBOSITY terse
 
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
@@ -50,6 +53,7 @@ SELECT step, status, rows_in, rows_out, rejected FROM dwh.run_pipeline();
 SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.forget_user('u1');
 SELECT d.status FROM unnest(ARRAY['raw', 'staging', 'facts']) AS l (layer), dwh.drop_before(l.layer, now()) AS d;
+SELECT count(*) FROM dwh.claim_alerts();
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();
 SELECT count(*) FROM dwh.product_state();
