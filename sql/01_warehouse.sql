@@ -378,7 +378,7 @@ BEGIN
             ADD COLUMN delivered_to text[] NOT NULL DEFAULT '{}',
             ADD COLUMN last_error text;
         ALTER TABLE ops.alerts ALTER COLUMN dedupe_key DROP DEFAULT;
-        UPDATE ops.alerts AS a SET delivered_at = a.created_at;   -- of data model 3: nobody waits for those
+        UPDATE ops.alerts AS a SET delivered_at = a.created_at, state = 'recovered';   -- of data model 3: nobody waits for those
     END IF;
     CREATE INDEX IF NOT EXISTS alerts_waiting ON ops.alerts (next_at) WHERE delivered_at IS NULL;
     CREATE INDEX IF NOT EXISTS alerts_dedupe_key ON ops.alerts (dedupe_key, alert_id);
@@ -391,15 +391,15 @@ BEGIN
         ['title', 'One line.'],
         ['body', 'SQLSTATE, names of failed checks, counts; never rows.'],
         ['created_at', 'Clock time.'],
-        ['dedupe_key', 'What it is about: check:<name>, run:<source>, files:<source>, load:<path>.'],
-        ['state', 'first-fail, still-failing (a reminder, one in dwh.alert_interval) or recovered.'],
-        ['failures', 'How often it failed since the message before, this one included.'],
-        ['last_failed_at', 'When last.'],
-        ['attempts', 'How often a sender claimed it.'],
-        ['next_at', 'When it may be claimed (again).'],
+        ['dedupe_key', 'What it is about: check:<name>, run:<source>, files:<source>, load:<path>; a long one is cut and ends in its SHA-256.'],
+        ['state', 'first-fail, still-failing (a reminder, one in dwh.alert_interval, or error after warn) or recovered. The last message of a key says whether its incident is open.'],
+        ['failures', 'How often it failed from this message until the next one of the key; recovered: 0, its body has those of the incident.'],
+        ['last_failed_at', 'When the last of these failures was; of recovered the last of the incident.'],
+        ['attempts', 'How often claim_alerts() gave it out.'],
+        ['next_at', 'When it may be claimed (again): at once, when a lease ends, or after the pause that fail_alert() gave; and not before the earlier ones of its key are delivered.'],
         ['delivered_at', 'When ack_alert() said so; NULL = not yet.'],
-        ['delivered_to', 'Channels that have it already, of several.'],
-        ['last_error', 'What fail_alert() said last.']]);
+        ['delivered_to', 'Channels that have it already, of several: a sender''s own names.'],
+        ['last_error', 'What fail_alert() said last; NULL once it is delivered.']]);
 END
 $$;
 COMMENT ON FUNCTION dwh._create_ops() IS 'Makes the ledgers that are missing in schema ops.';

@@ -345,6 +345,7 @@ BEGIN
     PERFORM dwh._raise_alert(n.dedupe_key, n.severity, n.title, n.body, n.run_id)
        FROM jsonb_populate_recordset(NULL::ops.alerts, dwh._alerts_of_checks(results, run_id)) AS n;
     PERFORM dwh._recover_alert('check:' || (r ->> 'name'), run_id) FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'pass';
+    PERFORM dwh._recover_loads(_keep_results.run_id);
     UPDATE ops.loads AS l SET checked_at = clock_timestamp()
      WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
 END

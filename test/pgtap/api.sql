@@ -20,7 +20,10 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('schedule_pipeline', '{text,text,interval}'),
                ('unschedule_pipeline', '{}'),
                ('prune_history', '{interval}'),
-               ('grant_roles', '{name,name}')) AS f (name, arguments);
+               ('grant_roles', '{name,name}'),
+               ('claim_alerts', '{integer,interval}'),
+               ('ack_alert', '{bigint,text[]}'),
+               ('fail_alert', '{bigint,text,text[]}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -37,6 +40,8 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.prune_history(interval)', 'record'),
                ('dwh.grant_roles(name,name)', 'TABLE(role name, part text, kind text, granted bigint, missing bigint)'),
                ('dwh.stage_events(bigint)', 'record'),
+               ('dwh.ack_alert(bigint,text[])', 'record'),
+               ('dwh.fail_alert(bigint,text,text[])', 'record'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text,boolean,text,text,boolean)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)'),
                ('dwh.run_quality_checks(bigint,boolean)',
@@ -46,7 +51,8 @@ SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.nam
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
                ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('schedule_pipeline', 'volatile'),
-               ('unschedule_pipeline', 'volatile'), ('prune_history', 'volatile'), ('grant_roles', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
+               ('unschedule_pipeline', 'volatile'), ('prune_history', 'volatile'), ('grant_roles', 'volatile'), ('claim_alerts', 'volatile'), ('ack_alert', 'volatile'), ('fail_alert', 'volatile'),
+               ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
 
@@ -69,6 +75,9 @@ SELECT throws_ok(format('SELECT * FROM dwh.%s(load_id => 4711)', verb), 'P0002',
   FROM unnest(ARRAY['stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks']) AS verb;
 SELECT lives_ok($$SELECT * FROM dwh.forget_user(user_id => 'nobody')$$, 'forget_user by name');
 SELECT lives_ok($$SELECT * FROM dwh.drop_before(layer => 'raw', before => '2000-01-01Z')$$, 'drop_before by name');
+SELECT lives_ok($$SELECT * FROM dwh.claim_alerts(n => 1, lease => '1 minute')$$, 'claim_alerts by name');
+SELECT throws_ok($$SELECT * FROM dwh.ack_alert(alert_id => -1)$$, 'P0002', NULL, 'ack_alert of an unknown alert');
+SELECT throws_ok($$SELECT * FROM dwh.fail_alert(alert_id => -1, error => 'x', delivered_to => '{}')$$, 'P0002', NULL, 'fail_alert of an unknown alert');
 SELECT throws_ok($$SELECT * FROM dwh.forget_user('')$$, '22023', NULL, 'forget_user needs a user');
 SELECT throws_ok($$SELECT * FROM dwh.drop_before('marts', '2000-01-01Z')$$, '22023', NULL, 'drop_before knows three layers');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');

@@ -38,6 +38,9 @@ SELECT * FROM dwh.schedule_pipeline();
 SELECT * FROM dwh.unschedule_pipeline();
 SELECT * FROM dwh.prune_history();
 SELECT * FROM dwh.grant_roles(current_user);
+SELECT * FROM dwh.claim_alerts();
+SELECT * FROM dwh.ack_alert(1);
+SELECT * FROM dwh.fail_alert(1);
 \set VERBOSITY terse
 
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
@@ -56,6 +59,7 @@ SELECT * FROM dwh.forget_user('u1');
 SELECT * FROM dwh.prune_history();
 SELECT count(*), sum(g.granted + g.missing) FROM dwh.grant_roles(current_user, current_user) AS g;
 SELECT d.status FROM unnest(ARRAY['raw', 'staging', 'facts']) AS l (layer), dwh.drop_before(l.layer, now()) AS d;
+SELECT count(*) FROM dwh.claim_alerts();
 SELECT count(*) FROM dwh.typed_events(1);
 SELECT count(*) FROM dwh.user_versions();
 SELECT count(*) FROM dwh.product_state();

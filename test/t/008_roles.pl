@@ -30,7 +30,8 @@ sqlstate($node, $db, $_, '42501', "mallory may not: $_", user => 'mallory')
   for 'SELECT dwh.create_warehouse()', q{SELECT * FROM dwh.load_jsonl('x')}, q{SELECT * FROM dwh.load_jsonl(1::oid)}, 'SELECT * FROM dwh.run_pipeline()',
   'SELECT dwh.generate_events()', 'SELECT * FROM dwh.stage_events()', 'SELECT * FROM dwh.apply_scd2()', 'SELECT * FROM dwh.upsert_products()',
   'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', 'SELECT * FROM dwh.retry_rejects()',
-  q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())}, q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
+  q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())}, 'SELECT * FROM dwh.claim_alerts()', 'SELECT * FROM dwh.ack_alert(1)',
+  'SELECT * FROM dwh.fail_alert(1)', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
   'CREATE FUNCTION dwh.mine() RETURNS int LANGUAGE sql AS $$SELECT 1$$';
 
 # ---- the whole job as an owner without superuser rights, through the landing directory ----
