@@ -51,9 +51,10 @@ BEGIN
         SELECT c.path FROM (
             SELECT l.path, true AS is_first FROM ops.loads AS l WHERE l.load_id = _trace_file.load_id
              UNION
-            SELECT f.path, false FROM ops.loads AS l JOIN ops.loads AS o ON o.load_id = l.load_id OR o.head_sha256 = l.head_sha256
-              JOIN ops.files AS f ON f.load_id = o.load_id
-             WHERE l.load_id = _trace_file.load_id AND f.path <> l.path) AS c
+            SELECT f.path, false FROM ops.files AS f WHERE f.load_id IN (
+                SELECT _trace_file.load_id UNION ALL SELECT o.load_id FROM ops.loads AS o
+                 WHERE o.head_sha256 = (SELECT l.head_sha256 FROM ops.loads AS l WHERE l.load_id = _trace_file.load_id))
+             EXCEPT SELECT l.path, false FROM ops.loads AS l WHERE l.load_id = _trace_file.load_id) AS c
          ORDER BY c.is_first DESC, c.path LIMIT 10
     LOOP
         BEGIN

@@ -16,7 +16,12 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('run_quality_checks', '{bigint,boolean}'),
                ('run_pipeline', '{text}'),
                ('forget_user', '{text}'),
-               ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
+               ('drop_before', '{text,timestamptz}'),
+               ('status', '{}'),
+               ('explain_pipeline', '{}'),
+               ('metrics', '{}'),
+               ('trace', '{uuid}'),
+               ('help', '{}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -29,6 +34,11 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.forget_user(text)', 'record'),
                ('dwh.drop_before(text,timestamptz)', 'record'),
                ('dwh.stage_events(bigint)', 'record'),
+               ('dwh.status()', 'SETOF record'),
+               ('dwh.explain_pipeline()', 'SETOF record'),
+               ('dwh.metrics()', 'SETOF record'),
+               ('dwh.help()', 'SETOF record'),
+               ('dwh.trace(uuid)', 'SETOF dwh.trace_step'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
                ('dwh.run_quality_checks(bigint,boolean)',
@@ -39,7 +49,7 @@ SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.nam
                ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
                ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
-               ('fact_partitions', 'stable')) AS f (name, volatility);
+               ('fact_partitions', 'stable'), ('status', 'stable'), ('explain_pipeline', 'stable'), ('metrics', 'stable'), ('help', 'stable'), ('trace', 'volatile')) AS f (name, volatility);
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.prosecdef$$,
     'no function runs with its owner''s rights');
@@ -60,6 +70,10 @@ SELECT throws_ok(format('SELECT * FROM dwh.%s(load_id => 4711)', verb), 'P0002',
   FROM unnest(ARRAY['stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks']) AS verb;
 SELECT lives_ok($$SELECT * FROM dwh.forget_user(user_id => 'nobody')$$, 'forget_user by name');
 SELECT lives_ok($$SELECT * FROM dwh.drop_before(layer => 'raw', before => '2000-01-01Z')$$, 'drop_before by name');
+SELECT set_eq($$SELECT DISTINCT state FROM dwh.status() WHERE state NOT IN ('ok', 'info', 'warn', 'fail')$$, '{}'::text[], 'status knows four states');
+SELECT set_eq($$SELECT DISTINCT type FROM dwh.metrics()$$, '{counter,gauge}'::text[], 'metrics knows two types');
+SELECT lives_ok($$SELECT * FROM dwh.trace(event_id => '00000000-0000-0000-0000-000000000000')$$, 'trace by name');
+SELECT throws_ok($$SELECT * FROM dwh.trace(NULL)$$, '22023', NULL, 'trace needs an id');
 SELECT throws_ok($$SELECT * FROM dwh.forget_user('')$$, '22023', NULL, 'forget_user needs a user');
 SELECT throws_ok($$SELECT * FROM dwh.drop_before('marts', '2000-01-01Z')$$, '22023', NULL, 'drop_before knows three layers');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');

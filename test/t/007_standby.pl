@@ -35,7 +35,9 @@ is(marts_checksum($standby, $db), marts_checksum($primary, $db), 'and the same m
 for my $query ('SELECT * FROM marts.kpi_daily', 'SELECT * FROM marts.kpi_segment', 'SELECT * FROM dwh.user_versions() ORDER BY 1, 4',
 	'SELECT * FROM dwh.sample_events(20)', 'SELECT dwh.event_id(payload) FROM raw.user_events ORDER BY load_id, line_no',
 	'SELECT p.* FROM raw.user_events, dwh.parse_event(payload, loaded_at) AS p ORDER BY load_id, line_no', 'SELECT * FROM dwh.fact_partitions()',
-	'SELECT * FROM dwh.product_state() ORDER BY 1')
+	'SELECT * FROM dwh.product_state() ORDER BY 1', q{SELECT item, state FROM dwh.status()}, 'SELECT * FROM dwh.explain_pipeline()',
+	q{SELECT name, labels, value FROM dwh.metrics() WHERE name !~ '(age|freshness|alert)_seconds$|table_bytes'},
+	q{SELECT f.event_id, t.what, t.line_no, t.bytes FROM (SELECT event_id FROM marts.fact_user_events ORDER BY 1 LIMIT 20) AS f, dwh.trace(f.event_id) AS t})
 {
 	is($standby->safe_psql($db, $query), $primary->safe_psql($db, $query), "the standby answers $query");
 }
