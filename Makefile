@@ -16,7 +16,7 @@ ROWS  = src/memory.o src/warehouse.o src/paths.o src/source.o src/ledger.o src/c
         src/writer.o src/rejects.o src/raw_rows.o src/event_filter.o src/partition_writer.o src/stage_chunk.o src/evidence.o \
         src/claims.o src/judgement.o src/examination.o src/line_sink.o src/load.o src/load_set.o
 VERBS = src/load_jsonl.o src/examine.o src/parse_line.o src/parse_event.o src/stage_load.o src/last_known.o src/generate_events.o \
-        src/fill_event_filter.o src/make_partition.o src/write_facts.o src/internal.o src/dwh_ext.o
+        src/fill_event_filter.o src/make_partition.o src/write_facts.o src/line_bytes.o src/internal.o src/dwh_ext.o
 OBJS = $(WORDS) $(BYTES) $(ROWS) $(VERBS)
 
 SQL_MODULES = $(sort $(wildcard sql/[0-9][0-9]_*.sql))

@@ -440,6 +440,48 @@ dwh_source_read(void *argument, char *target, size_t size)
 	return got;
 }
 
+/* Moves on in stored bytes, behind what was read; how far it got. */
+static int64
+seek_stored(Source *source, int64 bytes)
+{
+	bytes = Min(bytes, source->stored_left);
+	if (source->lo_fd >= 0)
+		seek_large_object(source, bytes, SEEK_CUR);
+	else if (lseek(source->fd, bytes, SEEK_CUR) < 0)
+		ereport(ERROR,
+				(dwh_errcode_for_path(),
+				 errmsg("could not go on in file \"%s\": %m", source->name),
+				 errdetail("%lld bytes were to be left out.", (long long) bytes),
+				 errhint("Check the file system and try again.")));
+	source->stored_left -= bytes;
+	return bytes;
+}
+
+bool
+dwh_source_skip(Source *source, int64 bytes)
+{
+	char	   *buffer = palloc(BLCKSZ);
+
+	if (source->encoding == ENCODING_UNKNOWN && fill_input(source))
+		start_decoder(source);
+	if (source->encoding == ENCODING_PLAIN)
+	{
+		size_t		waiting = (size_t) Min(bytes, (int64) (source->input_end - source->input_next));
+
+		source->input_next += waiting;
+		return waiting == bytes || seek_stored(source, bytes - waiting) == (int64) (bytes - waiting);
+	}
+	while (bytes > 0)
+	{
+		size_t		got = dwh_source_read(source, buffer, (size_t) Min(bytes, BLCKSZ));
+
+		if (got == 0)
+			return false;
+		bytes -= got;
+	}
+	return true;
+}
+
 void
 dwh_source_rewind(Source *source)
 {

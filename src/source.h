@@ -37,6 +37,9 @@ extern Source *dwh_source_open_large_object(Oid large_object);
  */
 extern size_t dwh_source_read(void *source, char *target, size_t size);
 
+/* Goes past so many decompressed bytes, in a plain file without reading them; false where the content ends before. */
+extern bool dwh_source_skip(Source *source, int64 bytes);
+
 /* Starts over at the first byte. */
 extern void dwh_source_rewind(Source *source);
 

@@ -23,7 +23,12 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('grant_roles', '{name,name}'),
                ('claim_alerts', '{integer,interval}'),
                ('ack_alert', '{bigint,text[]}'),
-               ('fail_alert', '{bigint,text,text[]}')) AS f (name, arguments);
+               ('fail_alert', '{bigint,text,text[]}'),
+               ('status', '{}'),
+               ('explain_pipeline', '{}'),
+               ('metrics', '{}'),
+               ('trace', '{uuid}'),
+               ('help', '{}')) AS f (name, arguments);
 
 SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.signature || ' returns ' || f.result)
   FROM (VALUES ('dwh.sample_events(bigint,bigint,bigint,bigint,timestamptz,bigint,float8,text[])', 'SETOF text'),
@@ -42,6 +47,11 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.stage_events(bigint)', 'record'),
                ('dwh.ack_alert(bigint,text[])', 'record'),
                ('dwh.fail_alert(bigint,text,text[])', 'record'),
+               ('dwh.status()', 'SETOF record'),
+               ('dwh.explain_pipeline()', 'SETOF record'),
+               ('dwh.metrics()', 'SETOF record'),
+               ('dwh.help()', 'SETOF record'),
+               ('dwh.trace(uuid)', 'SETOF dwh.trace_step'),
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text,boolean,text,text,boolean)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)'),
                ('dwh.run_quality_checks(bigint,boolean)',
@@ -54,7 +64,7 @@ SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.nam
                ('unschedule_pipeline', 'volatile'), ('prune_history', 'volatile'), ('grant_roles', 'volatile'), ('claim_alerts', 'volatile'), ('ack_alert', 'volatile'), ('fail_alert', 'volatile'),
                ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
-               ('fact_partitions', 'stable')) AS f (name, volatility);
+               ('fact_partitions', 'stable'), ('status', 'stable'), ('explain_pipeline', 'stable'), ('metrics', 'stable'), ('help', 'stable'), ('trace', 'volatile')) AS f (name, volatility);
 
 SELECT is_empty($$SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.prosecdef$$,
     'no function runs with its owner''s rights');
@@ -78,6 +88,10 @@ SELECT lives_ok($$SELECT * FROM dwh.drop_before(layer => 'raw', before => '2000-
 SELECT lives_ok($$SELECT * FROM dwh.claim_alerts(n => 1, lease => '1 minute')$$, 'claim_alerts by name');
 SELECT throws_ok($$SELECT * FROM dwh.ack_alert(alert_id => -1)$$, 'P0002', NULL, 'ack_alert of an unknown alert');
 SELECT throws_ok($$SELECT * FROM dwh.fail_alert(alert_id => -1, error => 'x', delivered_to => '{}')$$, 'P0002', NULL, 'fail_alert of an unknown alert');
+SELECT set_eq($$SELECT DISTINCT state FROM dwh.status() WHERE state NOT IN ('ok', 'info', 'warn', 'fail')$$, '{}'::text[], 'status knows four states');
+SELECT set_eq($$SELECT DISTINCT type FROM dwh.metrics()$$, '{counter,gauge}'::text[], 'metrics knows two types');
+SELECT lives_ok($$SELECT * FROM dwh.trace(event_id => '00000000-0000-0000-0000-000000000000')$$, 'trace by name');
+SELECT throws_ok($$SELECT * FROM dwh.trace(NULL)$$, '22023', NULL, 'trace needs an id');
 SELECT throws_ok($$SELECT * FROM dwh.forget_user('')$$, '22023', NULL, 'forget_user needs a user');
 SELECT throws_ok($$SELECT * FROM dwh.drop_before('marts', '2000-01-01Z')$$, '22023', NULL, 'drop_before knows three layers');
 SELECT throws_ok($$SELECT * FROM dwh.load_jsonl('x', on_error => 'perhaps')$$, '22023', NULL, 'on_error is one of two');

@@ -41,6 +41,10 @@ SELECT * FROM dwh.grant_roles(current_user);
 SELECT * FROM dwh.claim_alerts();
 SELECT * FROM dwh.ack_alert(1);
 SELECT * FROM dwh.fail_alert(1);
+SELECT * FROM dwh.status();
+SELECT * FROM dwh.explain_pipeline();
+SELECT * FROM dwh.metrics();
+SELECT * FROM dwh.trace(gen_random_uuid());
 \set VERBOSITY terse
 
 SELECT status, model_version = dwh._model_version() AS is_current_model FROM dwh.create_warehouse();
@@ -66,6 +70,10 @@ SELECT count(*) FROM dwh.product_state();
 SELECT count(*) FROM dwh.product_prices();
 SELECT count(*) FROM dwh.resolved_facts(1);
 SELECT count(*) FROM dwh.fact_partitions();
+SELECT count(*) > 10 AS has_items FROM dwh.status();
+SELECT count(*) AS steps FROM dwh.explain_pipeline();
+SELECT count(*) > 10 AS has_metrics FROM dwh.metrics();
+SELECT what FROM dwh.trace(gen_random_uuid());
 SELECT count(*) FROM marts.kpi_daily;
 SELECT count(*) FROM marts.kpi_segment;
 

@@ -22,7 +22,7 @@ SELECT p.oid::regprocedure AS verb_without_search_path FROM pg_proc AS p
    AND NOT coalesce(p.proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp'] AND NOT (p.proname LIKE '\_%' AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'c'));
 -- SQL nouns, which are to be inlined, have no settings; all their names are qualified instead
 SELECT p.oid::regprocedure AS noun_that_cannot_be_inlined FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang
- WHERE p.pronamespace = 'dwh'::regnamespace AND l.lanname = 'sql' AND p.provolatile = 's' AND p.proretset AND p.proname NOT LIKE '\_%' AND p.proname <> 'fact_partitions' AND p.proconfig IS NOT NULL;
+ WHERE p.pronamespace = 'dwh'::regnamespace AND l.lanname = 'sql' AND p.provolatile = 's' AND p.proretset AND p.proname NOT LIKE '\_%' AND p.proname NOT IN ('fact_partitions', 'help') AND p.proconfig IS NOT NULL;
 SELECT p.oid::regprocedure AS private_but_open FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.proname LIKE '\_%' AND has_function_privilege('public', p.oid, 'EXECUTE');
 SELECT p.oid::regprocedure AS verb_open_to_public FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.provolatile = 'v' AND has_function_privilege('public', p.oid, 'EXECUTE');
 SELECT count(*) AS functions_of_other_schemas FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.objid
@@ -50,7 +50,7 @@ SELECT p.oid::regprocedure AS comment_without_returns_or_errors FROM pg_proc AS 
    AND NOT (obj_description(p.oid, 'pg_proc') LIKE '%Returns %' AND obj_description(p.oid, 'pg_proc') LIKE '%Errors: %') ORDER BY p.proname COLLATE "C";
 
 -- The API of the manual.
-SELECT f AS missing FROM unnest(ARRAY['create_warehouse', 'generate_events', 'sample_events', 'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'run_pipeline', 'retry_rejects', 'forget_user', 'drop_before', 'claim_alerts', 'ack_alert', 'fail_alert', 'event_id', 'dirty_kinds']) AS f
+SELECT f AS missing FROM unnest(ARRAY['create_warehouse', 'generate_events', 'sample_events', 'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'run_pipeline', 'retry_rejects', 'forget_user', 'drop_before', 'claim_alerts', 'ack_alert', 'fail_alert', 'event_id', 'dirty_kinds', 'status', 'explain_pipeline', 'metrics', 'trace', 'help']) AS f
  WHERE NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.proname = f);
 
 -- The queries that users bring along, unchanged.
