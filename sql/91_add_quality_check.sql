@@ -40,12 +40,12 @@ BEGIN
         ELSIF given.key IN ('max_age', 'period') THEN
             span := given.value;
             IF span IS NULL OR span <= '0' OR given.key = 'period' AND extract(month FROM span) + extract(year FROM span) <> 0 THEN
-                RETURN format('%s is %s: it must be longer than 0, a period also without months.', given.key, given.value);
+                RETURN format('%s is %s: it must be longer than 0, a period also without months.', given.key, coalesce(given.value, 'null'));
             END IF;
         ELSE
             amount := given.value;
             IF amount IS NULL OR amount <= 0 OR amount > 10000 OR given.key <> 'sensitivity' AND amount % 1 <> 0 THEN
-                RETURN format('%s is %s: it must be above 0, at most 10000, and whole but for sensitivity.', given.key, given.value);
+                RETURN format('%s is %s: it must be above 0, at most 10000, and whole but for sensitivity.', given.key, coalesce(given.value, 'null'));
             END IF;
         END IF;
     END LOOP;
@@ -98,7 +98,8 @@ EXCEPTION WHEN SQLSTATE 'P0W02' THEN
     NULL;
 WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS found_detail := PG_EXCEPTION_DETAIL;
-    RAISE EXCEPTION 'the % of quality check "%" cannot be used: %', place, name, SQLERRM
+    RAISE EXCEPTION 'the % of quality check "%" cannot be used: %', place, name,
+            CASE WHEN SQLSTATE = '42P11' THEN 'it is not one query that returns rows' ELSE SQLERRM END
         USING ERRCODE = SQLSTATE,
               DETAIL = coalesce(nullif(found_detail, ''), 'It was planned as checks call it: read-only, inside a query, with search_path pg_catalog.'),
               HINT = CASE place WHEN 'population' THEN 'Write one query of one number, without a semicolon; $1 is a bigint[] of loads, NULL for all. Qualify names.'

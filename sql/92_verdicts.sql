@@ -116,7 +116,7 @@ CREATE FUNCTION dwh._offending_loads(quality_check jsonb, by_load jsonb, run_id 
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     offending record;
-    some bigint[] := '{}';
+    offends bigint[] := '{}';
     beyond bigint[] := '{}';
 BEGIN
     FOR offending IN
@@ -124,7 +124,7 @@ BEGIN
          WHERE l.run_id = _offending_loads.run_id AND by_load ? l.load_id::text AND NOT l.forced AND l.status <> 'quarantined'
          ORDER BY l.load_id
     LOOP
-        some := some || offending.load_id;
+        offends := offends || offending.load_id;
         BEGIN
             PERFORM set_config('transaction_read_only', 'on', true);   -- until the end of this block
             IF offending.offenders > (SELECT o.allowed FROM dwh._limit_of((quality_check ->> 'max_offenders')::bigint, (quality_check ->> 'max_percent')::numeric,
@@ -135,7 +135,7 @@ BEGIN
             NULL;   -- a population that cannot be said of this load alone
         END;
     END LOOP;
-    RETURN CASE WHEN cardinality(beyond) > 0 THEN beyond ELSE some END;
+    RETURN CASE WHEN cardinality(beyond) > 0 THEN beyond ELSE offends END;
 END
 $$;
 COMMENT ON FUNCTION dwh._offending_loads(jsonb, jsonb, bigint) IS
@@ -146,6 +146,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     verdict record;
     quality_check jsonb;
+    load_ids bigint[];
     quarantined jsonb;
 BEGIN
     FOR verdict IN SELECT r.value AS body, r.ordinality - 1 AS place FROM jsonb_array_elements(results) WITH ORDINALITY AS r
@@ -154,10 +155,11 @@ BEGIN
     LOOP
         SELECT to_jsonb(c) INTO quality_check FROM ops.quality_checks AS c WHERE c.name = verdict.body ->> 'name' AND c.kind = 'query';
         CONTINUE WHEN NOT FOUND;
+        load_ids := dwh._offending_loads(quality_check, verdict.body -> 'by_load', run_id);
         WITH q AS (
             UPDATE ops.loads AS l
                SET status = 'quarantined', quarantined_by = verdict.body ->> 'name', quarantine_rule = dwh._check_rule(quality_check)
-             WHERE l.load_id = ANY (dwh._offending_loads(quality_check, verdict.body -> 'by_load', run_id))
+             WHERE l.load_id = ANY (load_ids)
             RETURNING l.load_id, l.path)
         SELECT jsonb_agg(to_jsonb(q) ORDER BY q.load_id) INTO quarantined FROM q;
         IF quarantined IS NOT NULL THEN

@@ -14,6 +14,8 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('upsert_products', '{bigint}'),
                ('load_facts', '{bigint}'),
                ('run_quality_checks', '{bigint,boolean}'),
+               ('add_quality_check', '{text,text,text,text,text,bigint,numeric,text,jsonb,boolean,integer}'),
+               ('check_kinds', '{}'),
                ('run_pipeline', '{text}'),
                ('forget_user', '{text}'),
                ('drop_before', '{text,timestamptz}')) AS f (name, arguments);
@@ -32,11 +34,11 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval)'),
                ('dwh.run_quality_checks(bigint,boolean)',
-                'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)')) AS f (signature, result);
+                'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb)')) AS f (signature, result);
 
 SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
-               ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
+               ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'), ('add_quality_check', 'volatile'), ('check_kinds', 'immutable'),
                ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),
                ('user_versions', 'stable'), ('product_state', 'stable'), ('product_prices', 'stable'), ('resolved_facts', 'stable'), ('typed_events', 'stable'),
                ('fact_partitions', 'stable')) AS f (name, volatility);
