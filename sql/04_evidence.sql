@@ -17,14 +17,14 @@ BEGIN
     -- a load that this one continues may have been rolled back with it
     INSERT INTO ops.loads (load_id, path, sha256, head_sha256, content_bytes, bytes, first_line, lines, loaded, rejected,
            blank, held_back_bytes, staged, replayed, conflicting, stage_rejected, forgotten, facts, status, forced,
-           truncated, ends_open, continues_load_id, run_id, loaded_at, checked_at)
+           truncated, ends_open, continues_load_id, run_id, loaded_at, checked_at, quarantined_by, quarantine_rule)
     SELECT n.load_id, n.path, n.sha256, n.head_sha256, n.content_bytes, n.bytes, n.first_line, n.lines, n.loaded, n.rejected,
            n.blank, n.held_back_bytes, n.staged, n.replayed, n.conflicting, n.stage_rejected, n.forgotten, n.facts, n.status,
-           n.forced, n.truncated, n.ends_open, b.load_id, n.run_id, n.loaded_at, n.checked_at
+           n.forced, n.truncated, n.ends_open, b.load_id, n.run_id, n.loaded_at, n.checked_at, n.quarantined_by, n.quarantine_rule
       FROM jsonb_populate_record(NULL::ops.loads, load) AS n
       LEFT JOIN ops.loads AS b ON b.load_id = n.continues_load_id
         ON CONFLICT (load_id) DO UPDATE SET status = excluded.status, stage_rejected = excluded.stage_rejected,
-           checked_at = excluded.checked_at;
+           checked_at = excluded.checked_at, quarantined_by = excluded.quarantined_by, quarantine_rule = excluded.quarantine_rule;
     INSERT INTO ops.files (path, device, inode, size, mtime, ctime, settled, load_id)
     SELECT n.path, n.device, n.inode, n.size, n.mtime, n.ctime, n.settled, n.load_id
       FROM jsonb_populate_recordset(NULL::ops.files, files) AS n WHERE n.load_id = (load ->> 'load_id')::bigint
@@ -90,8 +90,8 @@ BEGIN
         PERFORM dwh._write_steps(evidence -> 'steps');
     END IF;
     IF jsonb_typeof(evidence -> 'results') = 'array' THEN
-        INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders)
-        SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders
+        INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders, limits)
+        SELECT n.run_id, n.load_ids, n.name, n.severity, n.status, n.observed, n.allowed, n.offenders, n.limits
           FROM jsonb_populate_recordset(NULL::ops.quality_results, evidence -> 'results') AS n;
     END IF;
     IF jsonb_typeof(evidence -> 'alerts') = 'array' THEN

@@ -47,31 +47,6 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._load_step(text) IS 'Loads the source and sums up the verdicts: the new loads, the files by status, those that failed, and those that are left out as quarantined.';
 
-CREATE FUNCTION dwh._check_step(run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    load_ids bigint[] := ARRAY(SELECT l.load_id FROM ops.loads AS l
-                                WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
-                                ORDER BY l.load_id);
-BEGIN
-    status := 'nothing_new'; rows_in := 0; rows_out := 0; rejected := 0;
-    IF cardinality(load_ids) = 0 THEN
-        RETURN;
-    END IF;
-    SELECT jsonb_agg(to_jsonb(e)), count(*), count(*) FILTER (WHERE e.status = 'pass') INTO results, rows_in, rows_out
-      FROM dwh._evaluate_checks(load_ids) AS e;
-    status := 'done';
-    IF dwh._has_failed(results) THEN
-        status := 'failed';
-        evidence := dwh._evidence_of_checks(results, load_ids, load_ids, run_id);
-    ELSE
-        PERFORM dwh._keep_results(results, load_ids, load_ids, run_id);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION dwh._check_step(bigint) IS
-'Checks all loads that wait for it: keeps the verdicts, or hands out the evidence of their failure.';
-
 CREATE FUNCTION dwh._run_load_step(source text, run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT message text, OUT failed text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

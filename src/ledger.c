@@ -19,8 +19,9 @@
 #include "memory.h"
 #include "warehouse.h"
 
-/* A load is known as quarantined while nothing released it: force, or a larger dwh.max_reject_share. */
-#define IS_QUARANTINED "(l.status = 'quarantined' AND dwh._is_poisoned(l.rejected + l.stage_rejected, l.lines - l.blank))"
+/* A load is known as quarantined while nothing released it: force, a larger dwh.max_reject_share, a change of its check. */
+#define IS_QUARANTINED "(l.status = 'quarantined' AND dwh._is_quarantined(l.quarantined_by, l.quarantine_rule, " \
+	"l.rejected + l.stage_rejected, l.lines - l.blank))"
 
 static const char *const find_file_query =
 	"SELECT f.load_id, " IS_QUARANTINED " FROM ops.files AS f JOIN ops.loads AS l ON l.load_id = f.load_id "

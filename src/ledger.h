@@ -24,7 +24,7 @@ typedef struct KnownLoad
 	int64		last_line;		/* number of its last line in the whole content */
 	int64		held_back_bytes;	/* at its end, not a line yet */
 	bool		ends_open;		/* its last line had no LF and was loaded */
-	bool		quarantined;	/* and neither forced nor within dwh.max_reject_share by now */
+	bool		quarantined;	/* and not released by now (dwh._is_quarantined) */
 } KnownLoad;
 
 /* A load that would be there by now, had nothing to be left unwritten. */

@@ -14,6 +14,8 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('upsert_products', '{bigint}'),
                ('load_facts', '{bigint}'),
                ('run_quality_checks', '{bigint,boolean}'),
+               ('add_quality_check', '{text,text,text,text,text,bigint,numeric,text,jsonb,boolean,integer}'),
+               ('check_kinds', '{}'),
                ('run_pipeline', '{text,boolean,text,text,boolean}'),
                ('forget_user', '{text}'),
                ('drop_before', '{text,timestamptz}'),
@@ -55,11 +57,11 @@ SELECT is(pg_get_function_result(to_regprocedure(f.signature)), f.result, f.sign
                ('dwh.product_prices()', 'TABLE(product_id text, price numeric, valid_from timestamp with time zone, valid_to timestamp with time zone)'),
                ('dwh.run_pipeline(text,boolean,text,text,boolean)', 'TABLE(step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)'),
                ('dwh.run_quality_checks(bigint,boolean)',
-                'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval)')) AS f (signature, result);
+                'TABLE(name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb)')) AS f (signature, result);
 
 SELECT volatility_is('dwh', f.name::name, f.volatility, format('%s is %s', f.name, f.volatility))
   FROM (VALUES ('create_warehouse', 'volatile'), ('generate_events', 'volatile'), ('load_jsonl', 'volatile'), ('stage_events', 'volatile'),
-               ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'),
+               ('apply_scd2', 'volatile'), ('upsert_products', 'volatile'), ('load_facts', 'volatile'), ('run_quality_checks', 'volatile'), ('add_quality_check', 'volatile'), ('check_kinds', 'immutable'),
                ('run_pipeline', 'volatile'), ('forget_user', 'volatile'), ('drop_before', 'volatile'), ('schedule_pipeline', 'volatile'),
                ('unschedule_pipeline', 'volatile'), ('prune_history', 'volatile'), ('grant_roles', 'volatile'), ('claim_alerts', 'volatile'), ('ack_alert', 'volatile'), ('fail_alert', 'volatile'),
                ('event_id', 'immutable'), ('dirty_kinds', 'immutable'), ('sample_events', 'stable'),

@@ -30,6 +30,7 @@ SELECT * FROM dwh.apply_scd2();
 SELECT * FROM dwh.upsert_products();
 SELECT * FROM dwh.load_facts();
 SELECT * FROM dwh.run_quality_checks();
+SELECT * FROM dwh.add_quality_check('mine', 'SELECT 1');
 SELECT * FROM dwh.retry_rejects();
 SELECT * FROM dwh.run_pipeline();
 SELECT * FROM dwh.forget_user('u1');
@@ -77,6 +78,8 @@ SELECT what FROM dwh.trace(gen_random_uuid());
 SELECT count(*) FROM marts.kpi_daily;
 SELECT count(*) FROM marts.kpi_segment;
 
+-- a check of one's own, by call and by row
+SELECT * FROM dwh.add_quality_check('by_call', 'SELECT 1 WHERE false', severity => 'warn');
 -- The library may go and come back; the data stays and is known again.
 INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('mine', 'warn', 'Stays.', 'SELECT 1 WHERE false');
 DROP EXTENSION dwh_ext;

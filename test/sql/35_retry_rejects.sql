@@ -103,7 +103,7 @@ SELECT status, rows_in, split, repointed FROM dwh.apply_scd2(1);
 SELECT * FROM test.error('SELECT dwh.load_facts(1)');
 SELECT status FROM dwh.upsert_products(1);
 SELECT status, rows_in, facts FROM dwh.load_facts(1);
-SELECT name FROM dwh.run_quality_checks() WHERE status = 'fail';
+SELECT name FROM dwh.run_quality_checks() WHERE status = 'fail' AND severity = 'error';
 SELECT f.event_time, d.device, d.valid_from FROM marts.fact_user_events AS f JOIN marts.dim_user AS d USING (user_key) ORDER BY 1;
 SELECT * FROM test.ledger();
 SELECT * FROM test.staging_differences();

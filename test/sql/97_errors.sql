@@ -94,7 +94,7 @@ ROLLBACK;
 \! "$SECOND_PSQL" -X -At -d "$SECOND_DATABASE" -c "SELECT * FROM test.error('SELECT dwh.upsert_products()')"
 -- WH001 and WH002
 INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('never', 'error', 'Never.', 'SELECT 1');
-SELECT * FROM test.error('SELECT dwh.run_quality_checks()');
+SELECT * FROM test.error('SELECT dwh.run_quality_checks("full" => true)');
 SELECT * FROM test.error('SELECT dwh.run_pipeline()');
 DELETE FROM ops.quality_checks WHERE name = 'never';
 SELECT test.put('bad.jsonl', 'broken');
@@ -107,7 +107,7 @@ CREATE ROLE regress_dwh_plain;
 GRANT USAGE ON SCHEMA test TO regress_dwh_plain;
 SET ROLE regress_dwh_plain;
 SELECT c.statement, e.code FROM (VALUES (1, $$SELECT dwh.load_jsonl('x.jsonl')$$), (2, $$SELECT dwh.generate_events()$$), (3, $$SELECT dwh.run_pipeline()$$), (4, $$SELECT dwh.create_warehouse()$$), (5, $$SELECT dwh.stage_events()$$),
-    (6, $$SELECT dwh.apply_scd2()$$), (7, $$SELECT dwh.upsert_products()$$), (8, $$SELECT dwh.load_facts()$$), (9, $$SELECT dwh.run_quality_checks()$$), (12, $$SELECT dwh.retry_rejects()$$), (10, $$SELECT dwh._record_evidence('{}')$$), (11, $$SELECT dwh._write_evidence('{}')$$)) AS c (n, statement), test.error(c.statement) AS e ORDER BY n;
+    (6, $$SELECT dwh.apply_scd2()$$), (7, $$SELECT dwh.upsert_products()$$), (8, $$SELECT dwh.load_facts()$$), (9, $$SELECT dwh.run_quality_checks()$$), (12, $$SELECT dwh.retry_rejects()$$), (13, $$SELECT dwh.add_quality_check('mine', 'SELECT 1')$$), (10, $$SELECT dwh._record_evidence('{}')$$), (11, $$SELECT dwh._write_evidence('{}')$$)) AS c (n, statement), test.error(c.statement) AS e ORDER BY n;
 -- what reads and writes nothing is everybody's
 SELECT count(*) FROM dwh.sample_events(5);
 SELECT dwh.event_id('{"event_time": "2025-01-10T12:30:15Z", "event_type": "page_view", "user_id": "u"}') IS NOT NULL AS id;

@@ -18,7 +18,7 @@ $node->safe_psql($db, 'CREATE EXTENSION dwh_ext');
 # ---- what PUBLIC may call: only what reads its arguments, or tables that its caller may read ----
 my %harmless = map { $_ => 1 } qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state
   product_prices resolved_facts
-  fact_partitions last_known status explain_pipeline metrics help);
+  fact_partitions last_known check_kinds status explain_pipeline metrics help);
 my @public = split /\n/, $node->safe_psql($db, q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace
 	AND has_function_privilege('mallory', oid, 'EXECUTE') ORDER BY 1});
 is(join(' ', grep { !$harmless{$_} } @public), '', 'PUBLIC may call nothing that writes or reads files');
@@ -31,7 +31,7 @@ sqlstate($node, $db, $_, '42501', "mallory may not: $_", user => 'mallory')
   'SELECT dwh.generate_events()', 'SELECT * FROM dwh.stage_events()', 'SELECT * FROM dwh.apply_scd2()', 'SELECT * FROM dwh.upsert_products()',
   'SELECT * FROM dwh.load_facts()', 'SELECT * FROM dwh.run_quality_checks()', 'SELECT * FROM dwh.retry_rejects()', 'SELECT * FROM dwh.trace(gen_random_uuid())',
   q{SELECT * FROM dwh.forget_user('u')}, q{SELECT * FROM dwh.drop_before('raw', now())}, 'SELECT * FROM dwh.claim_alerts()', 'SELECT * FROM dwh.ack_alert(1)',
-  'SELECT * FROM dwh.fail_alert(1)', q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
+  'SELECT * FROM dwh.fail_alert(1)', q{SELECT * FROM dwh.add_quality_check('mine', 'SELECT 1')}, q{SELECT dwh._record_evidence('{}')}, q{SELECT dwh._write_evidence('{}')},
   'CREATE FUNCTION dwh.mine() RETURNS int LANGUAGE sql AS $$SELECT 1$$';
 
 # ---- the whole job as an owner without superuser rights, through the landing directory ----

@@ -1,0 +1,230 @@
+-- 92_verdicts.sql: what becomes of verdicts: kept, told, raised; and which loads go no further.
+--
+-- Invariants: a failure of severity error stops what called, and its evidence survives (04_evidence.sql). A load is quarantined
+-- by a check of the user's (kind query) alone: what the built-in kinds find is damage of the warehouse, not a fault of a
+-- file; the exception is reject_share, by which staging quarantines. A forced load is never quarantined: it fails its run.
+-- Repeats are harmless: verdicts are added, nothing else changes; without loads only a change of verdict is added.
+
+CREATE FUNCTION dwh._alerts_of_checks(results jsonb, run_id bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('dedupe_key', 'check:' || (r ->> 'name'), 'severity', r ->> 'severity', 'run_id', run_id,
+               'title', format('quality check %s failed', r ->> 'name'),
+               'body', jsonb_strip_nulls(jsonb_build_object('check', r ->> 'name', 'observed', r -> 'observed', 'allowed', r -> 'allowed',
+                   'limits', r -> 'limits', 'sqlstate', CASE WHEN r ->> 'severity' = 'error' THEN 'WH001' END)))), '[]')
+      FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail'
+$$;
+COMMENT ON FUNCTION dwh._alerts_of_checks(jsonb, bigint) IS 'The alerts of verdicts that are failures, as dwh._write_evidence takes them.';
+
+-- The evidence of a verdict that stops something: results, quarantined loads with their first rejects, and an alert. Of a load
+-- that a check quarantined nothing stays staged.
+CREATE FUNCTION dwh._evidence_of_checks(results jsonb, checked bigint[], load_ids bigint[], run_id bigint) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'results', (SELECT jsonb_agg(r || jsonb_build_object('run_id', run_id, 'load_ids', checked)) FROM jsonb_array_elements(results) AS r),
+        'loads', (SELECT jsonb_agg(to_jsonb(l) || jsonb_build_object('run_id', run_id, 'checked_at', clock_timestamp())
+                           || CASE WHEN l.quarantined_by IS NOT NULL THEN '{"staged": 0, "replayed": 0, "conflicting": 0, "facts": 0}' ELSE '{}' END::jsonb)
+                    FROM ops.loads AS l WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
+        'files', (SELECT jsonb_agg(to_jsonb(f)) FROM ops.files AS f JOIN ops.loads AS l USING (load_id)
+                   WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined'),
+        'rejects', (SELECT jsonb_agg(to_jsonb(j)) FROM (
+                      SELECT f.* FROM ops.loads AS l
+                       CROSS JOIN LATERAL (SELECT r.* FROM ops.rejects AS r WHERE r.load_id = l.load_id
+                                            ORDER BY r.line_no LIMIT 1000) AS f
+                       WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined') AS j),
+        'alerts', dwh._alerts_of_checks(results, run_id))
+$$;
+COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint[], bigint) IS
+'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it. checked: the loads that were looked at, NULL = all; load_ids: those among which quarantined ones are new.';
+
+CREATE FUNCTION dwh._has_failed(results jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error')
+$$;
+COMMENT ON FUNCTION dwh._has_failed(jsonb) IS 'True if a verdict of severity error is a failure.';
+
+CREATE FUNCTION dwh._warn_of_checks(results jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed text := (SELECT string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') FROM jsonb_array_elements(results) AS r
+                     WHERE r ->> 'status' = 'fail');
+BEGIN
+    IF failed IS NOT NULL THEN
+        RAISE WARNING 'quality checks of severity warn failed: %', failed
+            USING HINT = 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the first offenders.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION dwh._warn_of_checks(jsonb) IS 'A WARNING names the verdicts that are failures.';
+
+CREATE FUNCTION dwh._raise_failed_checks(results jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed text;
+    quarantined text;
+    first record;
+BEGIN
+    SELECT string_agg(r ->> 'name', ', ') INTO failed FROM jsonb_array_elements(results) AS r
+     WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error';
+    IF failed IS NULL THEN
+        PERFORM dwh._warn_of_checks(results);
+        RETURN;
+    END IF;
+    SELECT r ->> 'name' AS name, r ->> 'observed' AS observed, r ->> 'allowed' AS allowed, r -> 'offenders' -> 0 AS offender
+      INTO first FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error' LIMIT 1;
+    SELECT string_agg(format('%s (load %s, by %s)', l.path, l.load_id, r ->> 'name'), ', ') INTO quarantined
+      FROM jsonb_array_elements(results) AS r
+     CROSS JOIN jsonb_to_recordset(r -> 'quarantined') AS l (load_id bigint, path text);
+    RAISE EXCEPTION 'quality checks failed: %', failed
+        USING ERRCODE = 'WH001',
+              DETAIL = format('%s found %s, allowed are %s; the first: %s.', first.name, first.observed, first.allowed,
+                              left(first.offender::text, 500)),
+              HINT = CASE WHEN first.name = 'reject_share' AND first.offender ->> 'status' = 'quarantined' THEN format(
+                  'The load is quarantined and left out from now on. SELECT * FROM ops.rejects WHERE load_id = %s shows why. Mend the file, raise dwh.max_reject_share, or load it with force => true.',
+                  first.offender ->> 'load_id')
+                  WHEN first.name = 'reject_share' THEN format(
+                  'Load %s was let through staging with a larger dwh.max_reject_share: check it with the same setting.', first.offender ->> 'load_id')
+                  WHEN quarantined IS NOT NULL THEN format(
+                  'Quarantined and left out from now on: %s. Run again to go on without, mend the file, or change the check in ops.quality_checks, which releases it.', quarantined)
+                  ELSE 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.' END;
+END
+$$;
+COMMENT ON FUNCTION dwh._raise_failed_checks(jsonb) IS 'Raises WH001 if a verdict of severity error is a failure; a WARNING names failures of severity warn.';
+
+CREATE FUNCTION dwh._keep_results(results jsonb, checked bigint[], load_ids bigint[], run_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    -- a schedule of every minute mostly finds no load: what it says of the clock is kept when it is news
+    INSERT INTO ops.quality_results (run_id, load_ids, name, severity, status, observed, allowed, offenders, limits)
+    SELECT _keep_results.run_id, _keep_results.checked, r.name, r.severity, r.status, r.observed, r.allowed, r.offenders, r.limits
+      FROM jsonb_to_recordset(results)
+        AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, limits jsonb)
+      LEFT JOIN LATERAL (SELECT q.* FROM ops.quality_results AS q WHERE q.name = r.name ORDER BY q.result_id DESC LIMIT 1) AS last ON true
+     WHERE cardinality(_keep_results.checked) IS DISTINCT FROM 0
+        OR (r.severity, r.status, r.limits) IS DISTINCT FROM (last.severity, last.status, last.limits);
+    PERFORM dwh._raise_alert(n.dedupe_key, n.severity, n.title, n.body, n.run_id)
+       FROM jsonb_populate_recordset(NULL::ops.alerts, dwh._alerts_of_checks(results, run_id)) AS n;
+    PERFORM dwh._recover_alert('check:' || (r ->> 'name'), run_id) FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'pass';
+    PERFORM dwh._recover_loads(_keep_results.run_id);
+    UPDATE ops.loads AS l SET checked_at = clock_timestamp()
+     WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
+END
+$$;
+COMMENT ON FUNCTION dwh._keep_results(jsonb, bigint[], bigint[], bigint) IS
+'Keeps verdicts on the checked loads (NULL = all; of none only those that differ from the last) that let things go on, tells of them, and marks load_ids as checked.';
+
+CREATE FUNCTION dwh._offending_loads(quality_check jsonb, by_load jsonb, run_id bigint) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    offending record;
+    offends bigint[] := '{}';
+    beyond bigint[] := '{}';
+BEGIN
+    FOR offending IN
+        SELECT l.load_id, (by_load ->> l.load_id::text)::bigint AS offenders FROM ops.loads AS l
+         WHERE l.run_id = _offending_loads.run_id AND by_load ? l.load_id::text AND NOT l.forced AND l.status <> 'quarantined'
+         ORDER BY l.load_id
+    LOOP
+        offends := offends || offending.load_id;
+        BEGIN
+            PERFORM set_config('transaction_read_only', 'on', true);   -- until the end of this block
+            IF offending.offenders > (SELECT o.allowed FROM dwh._limit_of((quality_check ->> 'max_offenders')::bigint, (quality_check ->> 'max_percent')::numeric,
+                                                                      quality_check ->> 'population', ARRAY[offending.load_id]) AS o) THEN
+                beyond := beyond || offending.load_id;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;   -- a population that cannot be said of this load alone
+        END;
+    END LOOP;
+    RETURN CASE WHEN cardinality(beyond) > 0 THEN beyond ELSE offends END;
+END
+$$;
+COMMENT ON FUNCTION dwh._offending_loads(jsonb, jsonb, bigint) IS
+'The loads of a run whose own offenders are more than the check allows of that load; if none is alone, all that have some. Forced and quarantined ones aside.';
+
+CREATE FUNCTION dwh._quarantine_by_checks(results jsonb, run_id bigint) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    verdict record;
+    quality_check jsonb;
+    load_ids bigint[];
+    quarantined jsonb;
+BEGIN
+    FOR verdict IN SELECT r.value AS body, r.ordinality - 1 AS place FROM jsonb_array_elements(results) WITH ORDINALITY AS r
+                    WHERE r.value ->> 'status' = 'fail' AND r.value ->> 'severity' = 'error' AND jsonb_typeof(r.value -> 'by_load') = 'object'
+                    ORDER BY r.ordinality
+    LOOP
+        SELECT to_jsonb(c) INTO quality_check FROM ops.quality_checks AS c WHERE c.name = verdict.body ->> 'name' AND c.kind = 'query';
+        CONTINUE WHEN NOT FOUND;
+        load_ids := dwh._offending_loads(quality_check, verdict.body -> 'by_load', run_id);
+        WITH q AS (
+            UPDATE ops.loads AS l
+               SET status = 'quarantined', quarantined_by = verdict.body ->> 'name', quarantine_rule = dwh._check_rule(quality_check)
+             WHERE l.load_id = ANY (load_ids)
+            RETURNING l.load_id, l.path)
+        SELECT jsonb_agg(to_jsonb(q) ORDER BY q.load_id) INTO quarantined FROM q;
+        IF quarantined IS NOT NULL THEN
+            results := jsonb_set(results, ARRAY[verdict.place::text, 'quarantined'], quarantined);
+        END IF;
+    END LOOP;
+    RETURN results;
+END
+$$;
+COMMENT ON FUNCTION dwh._quarantine_by_checks(jsonb, bigint) IS
+'Sets the loads of a run that fail a check of kind query to quarantined, for the evidence: the run is about to be undone. Returns the verdicts, with the loads that each quarantined.';
+
+CREATE FUNCTION dwh._check_step(run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    load_ids bigint[] := ARRAY(SELECT l.load_id FROM ops.loads AS l
+                                WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
+                                ORDER BY l.load_id);
+BEGIN
+    rejected := 0;
+    SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]'), count(*), count(*) FILTER (WHERE e.status = 'pass') INTO results, rows_in, rows_out
+      FROM dwh._evaluate_checks(load_ids) AS e;
+    status := CASE WHEN cardinality(load_ids) = 0 THEN 'nothing_new' ELSE 'done' END;
+    IF dwh._has_failed(results) THEN
+        status := 'failed';
+        results := dwh._quarantine_by_checks(results, run_id);
+        evidence := dwh._evidence_of_checks(results, load_ids, load_ids, run_id);
+    ELSE
+        PERFORM dwh._keep_results(results, load_ids, load_ids, run_id);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION dwh._check_step(bigint) IS
+'Checks all loads that wait for it, and the clock also without any: keeps the verdicts, or hands out the evidence of their failure. Rows are checks and passed checks.';
+
+CREATE FUNCTION dwh.run_quality_checks(load_id bigint DEFAULT NULL, "full" boolean DEFAULT false)
+RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    load_ids bigint[];
+    checked bigint[];   -- NULL = all
+    results jsonb;
+BEGIN
+    PERFORM dwh._require_warehouse();
+    PERFORM dwh._require_load(run_quality_checks.load_id);
+    PERFORM dwh._lock_pipeline();
+    load_ids := ARRAY(SELECT l.load_id FROM ops.loads AS l
+                       WHERE CASE WHEN run_quality_checks.load_id IS NULL
+                                  THEN l.checked_at IS NULL AND l.status <> 'stopped' AND (l.facts_at IS NOT NULL OR l.status = 'quarantined')
+                                  ELSE l.load_id = run_quality_checks.load_id END
+                       ORDER BY l.load_id);
+    checked := CASE WHEN NOT "full" THEN load_ids END;
+    SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') INTO results FROM dwh._evaluate_checks(checked) AS e;
+    IF dwh._has_failed(results) THEN
+        PERFORM dwh._record_evidence(dwh._evidence_of_checks(results, checked, load_ids, NULL));
+        PERFORM dwh._raise_failed_checks(results);
+    END IF;
+    PERFORM dwh._keep_results(results, checked, load_ids, NULL);
+    PERFORM dwh._raise_failed_checks(results);
+    RETURN QUERY SELECT r.* FROM jsonb_to_recordset(results)
+        AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb);
+END
+$$;
+REVOKE EXECUTE ON FUNCTION dwh.run_quality_checks(bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dwh.run_quality_checks(bigint, boolean) IS
+'Runs every enabled check of ops.quality_checks on a load, or on every load not checked yet; full => true looks at all loads. Without a load to look at only the timely kinds are run: freshness and volume. Returns one row a check: offenders found and allowed (freshness: seconds, volume: events), the first dwh.kept_offenders of them, clock time, all limits; it is kept in ops.quality_results. Errors: WH001 if a check of severity error fails (the verdicts are kept all the same, a load with too many refused lines is quarantined and left alone from then on), P0002 for an unknown load, WH004 without a warehouse. A repeat checks again and adds verdicts; without loads only those that are not as the last ones.';
