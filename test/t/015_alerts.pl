@@ -24,13 +24,17 @@ $sql->(q{CREATE ROLE sender LOGIN; GRANT USAGE ON SCHEMA dwh, ops TO sender; GRA
 
 my @python = ('/usr/bin/python3');
 delete $ENV{$_} for grep { /proxy$/i || /^NOTIFIER_/ } keys %ENV;
+my %children;   # ended with the test, however it ends
+END { local $?; kill 'KILL', keys %children; }
 my $sinks = fork // die;
 if (!$sinks) { exec @python, 'test/t/sinks.py', $dir or POSIX::_exit(1); }
+$children{$sinks} = 1;
 my $wait_until = sub {
 	my ($condition, $name) = @_;
 	my $tries = 20 * $PostgreSQL::Test::Utils::timeout_default;
 	while ($tries-- > 0) { return ok(1, $name) if $condition->(); sleep 0.05; }
-	return ok(0, $name);
+	ok(0, $name);
+	die 'what follows would wait in vain; the notifier said: ' . (-e "$dir/notifier.out" ? slurp_file("$dir/notifier.out") : 'nothing');
 };
 $wait_until->(sub { -e "$dir/ports" }, 'the sinks are there');
 my ($http, $smtp) = split / /, slurp_file("$dir/ports");
@@ -43,12 +47,12 @@ my $log = "$dir/notifier.out";
 my $start = sub {
 	my ($arguments, %change) = @_;
 	my $pid = fork // die;
-	return $pid if $pid;
+	if ($pid) { $children{$pid} = 1; return $pid; }
 	%ENV = (%ENV, %settings, %change);
 	open STDERR, '>>', $log or POSIX::_exit(1);
 	exec @python, 'docker/notifier/notify.py', @$arguments or POSIX::_exit(1);
 };
-my $end = sub { my ($pid, $signal) = @_; kill $signal, $pid if $signal; waitpid $pid, 0; return $? & 127 ? "signal " . ($? & 127) : $? >> 8 };
+my $end = sub { my ($pid, $signal) = @_; kill $signal, $pid if $signal; waitpid $pid, 0; delete $children{$pid}; return $? & 127 ? "signal " . ($? & 127) : $? >> 8 };
 my $once = sub { $end->($start->(['--once'], @_)) };
 my $behave = sub { my ($sink, @todo) = @_; write_file("$dir/$sink.next", join '', map { "$_\n" } @todo); rename "$dir/$sink.next", "$dir/$sink.behaviour" or die };
 my $received = sub { my ($sink) = @_; return -e "$dir/$sink.log" ? map { JSON::PP::decode_json($_) } split /\n/, slurp_file("$dir/$sink.log") : () };
@@ -190,7 +194,7 @@ $fail->('killed');
 $wait_until->(sub { $texts->('killed') > 0 }, 'a message is under way');
 # what ps shows; a process may end meanwhile
 my @processes = map { my $file; open($file, '<', $_) ? join(' ', split /\0/, <$file> // '') : () } glob '/proc/[0-9]*/cmdline';
-is(scalar(grep { /^curl --disable --config -$/ } @processes), 1, 'curl is at work');
+ok(scalar(grep { /^curl --disable --config -$/ } @processes), 'curl is at work');
 is(join('', grep { /SECRET/ } @processes), '', 'and no process shows a secret among its arguments');
 is($end->($notifier, 'KILL'), 'signal 9', 'the notifier is killed');
 write_file("$dir/release", '');
@@ -270,7 +274,6 @@ unlike(join('', map { JSON::PP::decode_json($_->{body})->{text} } $received->('h
 unlike(slurp_file($log), qr/SECRET|row data/, 'the log holds neither');
 unlike($sql->(q{SELECT string_agg(a::text, ' ') FROM ops.alerts AS a WHERE dedupe_key NOT LIKE 'load:x%'}), qr/SECRET|row data/, 'nor does the outbox');
 
-kill 'TERM', $sinks;
-waitpid $sinks, 0;
+$end->($sinks, 'TERM');
 $node->stop;
 done_testing();
