@@ -16,7 +16,10 @@ my %program;
 for my $name (qw(prometheus-sql-exporter prometheus-postgres-exporter))
 {
 	($program{$name}) = grep { -x } map { "$_/$name" } grep { defined } $ENV{EXPORTERS}, split /:/, $ENV{PATH};
-	plan skip_all => "there is no $name here (its package is in Debian 12 and 13)" unless $program{$name};
+	next if $program{$name};
+  SKIP: { skip "there is no $name here (Debian 12 and 13 have it as a package)", 1; }
+	done_testing();
+	exit 0;
 }
 
 my $node = new_server('exporters', conf => "autovacuum = off\n");
