@@ -62,7 +62,7 @@ sub config
 {
 	my ($name) = @_;
 	my $text = slurp_file("docker/exporters/$name");
-	$text =~ s/interval: '15s'/interval: '1s'/;
+	$text =~ s/interval: '60s'/interval: '1s'/;
 	my $host = $node->host;
 	my $port = $node->port;
 	$text =~ s{postgres://dwh\@localhost:5432/dwh\?sslmode=disable'}{postgres:///$db?host=$host&port=$port&user=watcher&sslmode=disable'};
