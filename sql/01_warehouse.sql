@@ -110,11 +110,6 @@ BEGIN
         WHERE NOT forced AND status NOT IN ('quarantined', 'stopped');
     CREATE INDEX IF NOT EXISTS loads_head ON ops.loads (head_sha256);
     CREATE INDEX IF NOT EXISTS loads_open ON ops.loads (load_id) WHERE checked_at IS NULL;
-    CREATE INDEX IF NOT EXISTS loads_held ON ops.loads (load_id) WHERE status IN ('quarantined', 'stopped');
-    CREATE INDEX IF NOT EXISTS loads_replayed ON ops.loads (load_id) WHERE replayed > 0;
-    CREATE INDEX IF NOT EXISTS loads_path ON ops.loads USING hash (path);
-    CREATE INDEX IF NOT EXISTS loads_loaded_at ON ops.loads (loaded_at);
-    CREATE INDEX IF NOT EXISTS loads_last_event ON ops.loads (last_event);
     COMMENT ON TABLE ops.loads IS
         'Ledger: one row for each accepted version of a file''s content, with its counts. lines = loaded + rejected + blank; loaded = staged + replayed + conflicting + stage_rejected + forgotten; staged = facts.';
     PERFORM dwh._comment_columns('ops.loads', ARRAY[
@@ -681,6 +676,7 @@ BEGIN
                                  WHERE n.nspname = 'ops' AND c.relname = 'warehouse') THEN 'already_there' ELSE 'created' END;
     PERFORM dwh._claim_schemas();
     PERFORM dwh._create_ops();
+    PERFORM dwh._index_loads();
     is_model_2 := dwh._set_aside_staging();
     PERFORM dwh._create_layers();
     IF is_model_2 THEN

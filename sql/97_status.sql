@@ -4,9 +4,21 @@
 -- rights to those alone can ask; they take no lock that a run holds, and write nothing.
 -- Repeats are harmless: they only read.
 
+CREATE FUNCTION dwh._index_loads() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    CREATE INDEX IF NOT EXISTS loads_held ON ops.loads (load_id) WHERE status IN ('quarantined', 'stopped');
+    CREATE INDEX IF NOT EXISTS loads_replayed ON ops.loads (load_id) WHERE replayed > 0;
+    CREATE INDEX IF NOT EXISTS loads_path ON ops.loads USING hash (path);
+    CREATE INDEX IF NOT EXISTS loads_loaded_at ON ops.loads (loaded_at);
+    CREATE INDEX IF NOT EXISTS loads_last_event ON ops.loads (last_event);
+END
+$$;
+COMMENT ON FUNCTION dwh._index_loads() IS 'Makes the indexes that are missing by which ops.loads is asked without being read: what stands still, what is newest, what has replays, what has that path.';
+
 -- NULL is never shown: a fixed order, one row an item, whatever the warehouse holds. One block, so that it sees one state.
 CREATE FUNCTION dwh.status(OUT item text, OUT state text, OUT detail text) RETURNS SETOF record
-LANGUAGE plpgsql STABLE ROWS 15 SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET jit = off AS $$
+LANGUAGE plpgsql STABLE ROWS 15 SET search_path = pg_catalog, pg_temp SET intervalstyle = 'postgres' SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     w record;

@@ -7,8 +7,8 @@ SELECT test.begin();
 SET client_min_messages = error;
 -- ages, sizes and names of roles are not those of every run
 CREATE FUNCTION test.status(items text[] DEFAULT NULL) RETURNS TABLE (item text, state text, detail text) LANGUAGE sql AS $$
-    SELECT s.item, s.state, regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(s.detail,
-           '(\d+ days? )?\d+:\d\d:\d\d(\.\d+)?', '<time>', 'g'), 'owner \S+, [0-9]+ .B', 'owner <role>, <size>'), '^[*/0-9 ]{9,}$', '<schedule>'), 'max_worker_processes is \d+', 'max_worker_processes is <n>'), 'none of \d+ fails(, \d+ not run yet)?', 'none of <n> fails')
+    SELECT s.item, s.state, regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(s.detail,
+           '(\d+ days? )?\d+:\d\d:\d\d(\.\d+)?', '<time>', 'g'), 'owner \S+, [0-9]+ .B', 'owner <role>, <size>'), '^[*/0-9 ]{9,}$', '<schedule>'), 'max_worker_processes is \d+', 'max_worker_processes is <n>'), 'none of \d+ fails(, \d+ not run yet)?', 'none of <n> fails'), '(load|run|run_id =|load_id >=) \d+', '\1 <n>', 'g')
       FROM dwh.status() AS s WHERE items IS NULL OR s.item = ANY (items) $$;
 SELECT * FROM test.status(NULL);
 SELECT count(*) AS wide_lines FROM dwh.status() AS s, regexp_split_to_table(s.detail, '\n') AS l WHERE length(l) > 80;

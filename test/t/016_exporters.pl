@@ -16,7 +16,10 @@ my %program;
 for my $name (qw(prometheus-sql-exporter prometheus-postgres-exporter))
 {
 	($program{$name}) = grep { -x } map { "$_/$name" } grep { defined } $ENV{EXPORTERS}, split /:/, $ENV{PATH};
-	plan skip_all => "there is no $name here (its package is in Debian 12 and 13)" unless $program{$name};
+	next if $program{$name};
+  SKIP: { skip "there is no $name here (Debian 12 and 13 have it as a package)", 1; }
+	done_testing();
+	exit 0;
 }
 
 my $node = new_server('exporters', conf => "autovacuum = off\n");
@@ -59,7 +62,7 @@ sub config
 {
 	my ($name) = @_;
 	my $text = slurp_file("docker/exporters/$name");
-	$text =~ s/interval: '15s'/interval: '1s'/;
+	$text =~ s/interval: '60s'/interval: '1s'/;
 	my $host = $node->host;
 	my $port = $node->port;
 	$text =~ s{postgres://dwh\@localhost:5432/dwh\?sslmode=disable'}{postgres:///$db?host=$host&port=$port&user=watcher&sslmode=disable'};
