@@ -46,7 +46,7 @@ COMMENT ON TYPE dwh.examined_file IS
 'What a run would make of a file: the verdict of load_jsonl(), the counts of ops.loads, the bounds of what would be staged, the users and products that no row before touches, the days of UTC with their events and how many of these are older than the newest event of the facts, and whether it would be quarantined. Status waiting: a load that is not staged yet. load_id is that of a known load.';
 
 CREATE FUNCTION dwh._examine(source text) RETURNS SETOF dwh.examined_file
-LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'dwh_examine';
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS 'MODULE_PATHNAME', 'dwh_examine';
 COMMENT ON FUNCTION dwh._examine(text) IS
 'Reads a source as a run would, up to staging, and writes nothing, also in a read-only transaction and on a standby. Returns one row for each load that waits to be staged, then one a file. Counts are lines and events, sizes decompressed bytes. Errors: those of load_jsonl(path), 53400 where temp_file_limit does not let it sort the events. A repeat reads it all again.';
 
