@@ -196,7 +196,7 @@ COMMENT ON FUNCTION dwh.unschedule_pipeline() IS
 CREATE FUNCTION dwh._old_results(before timestamptz) RETURNS SETOF bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     SELECT q.result_id FROM ops.quality_results AS q
-     WHERE q.checked_at < CASE WHEN q.status = 'fail' AND q.limits ? 'period' THEN least(before, clock_timestamp() - interval '1 year') ELSE before END
+     WHERE q.checked_at < CASE WHEN q.status = 'fail' AND q.limits ?| '{period,since}' THEN least(before, clock_timestamp() - interval '1 year') ELSE before END
        AND NOT q.accepted
        AND EXISTS (SELECT FROM ops.quality_results AS n WHERE n.name = q.name AND n.result_id > q.result_id)
 $$;

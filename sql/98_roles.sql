@@ -59,7 +59,7 @@ LANGUAGE sql STABLE ROWS 200 SET search_path = pg_catalog, pg_temp AS $$
         SELECT f.* FROM of_readers AS r JOIN functions AS f ON starts_with(f.name, '_') AND strpos(r.body, format('dwh.%s(', f.name)) > 0)
     SELECT 'reader', r.function FROM of_readers AS r
      UNION ALL   -- all but those that change what there is to run, or take data away
-    SELECT 'operator', f.function FROM functions AS f WHERE f.name NOT IN ('create_warehouse', 'forget_user', 'drop_before', 'grant_roles')
+    SELECT 'operator', f.function FROM functions AS f WHERE f.name NOT IN ('create_warehouse', 'forget_user', 'drop_before', 'add_quality_check', 'grant_roles')
 $$;
 COMMENT ON FUNCTION dwh._function_rights() IS 'The functions of schema dwh that a reader and an operator may call.';
 

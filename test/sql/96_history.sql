@@ -44,7 +44,7 @@ DECLARE
 BEGIN
     FOR q IN SELECT * FROM ops.quality_results LOOP
         IF q.checked_at >= before OR q.accepted
-           OR q.status = 'fail' AND q.limits ->> 'period' IS NOT NULL AND q.checked_at >= clock_timestamp() - interval '1 year'
+           OR q.status = 'fail' AND coalesce(q.limits ->> 'period', q.limits ->> 'since') IS NOT NULL AND q.checked_at >= clock_timestamp() - interval '1 year'
            OR q.result_id = (SELECT max(n.result_id) FROM ops.quality_results AS n WHERE n.name = q.name) THEN
             results := results || q.run_id;
             RETURN NEXT 'result ' || q.result_id;
@@ -83,7 +83,7 @@ BEGIN
     INSERT INTO ops.quality_results (run_id, name, severity, status, observed, allowed, checked_at, limits, accepted)
     SELECT floor(random() * size), chr(97 + floor(random() * 3)::integer), 'warn', CASE WHEN random() < 0.5 THEN 'fail' ELSE 'pass' END, 0, 0,
            clock_timestamp() - interval '12 hours' - floor(random() * 500) * interval '1 day',
-           CASE WHEN random() < 0.3 THEN '{"period": 1}'::jsonb END, random() < 0.1 FROM generate_series(1, size / 2);
+           CASE WHEN random() < 0.3 THEN jsonb_build_object(CASE WHEN random() < 0.5 THEN 'period' ELSE 'since' END, 1) END, random() < 0.1 FROM generate_series(1, size / 2);
     INSERT INTO ops.alerts (run_id, dedupe_key, state, severity, title, body, created_at, last_failed_at, delivered_at)
     SELECT floor(random() * size), chr(97 + floor(random() * 3)::integer), (ARRAY['first-fail', 'still-failing', 'recovered'])[1 + floor(random() * 3)::integer],
            'warn', 't', '{}', s.made, s.made + random() * interval '30 days', CASE WHEN random() < 0.8 THEN s.made + random() * interval '5 days' END
