@@ -1,6 +1,6 @@
 -- 91_add_quality_check.sql: checks as data: what may stand in ops.quality_checks, and the built-in rows of it.
 --
--- Invariants: a row is validated when it is written, by whatever statement: a trigger asks dwh._require_valid_check(). The
+-- Invariants: a row is tried when it is written, by whatever statement: a trigger asks dwh._require_valid_check(). The
 -- trigger's function lies in ops and belongs to the user, so that DROP EXTENSION leaves the table as it is; without the
 -- extension it asks nobody. pg_restore makes triggers after the rows, which were valid when they were dumped.
 -- Repeats are harmless: what is there as it should be is not touched.
@@ -109,11 +109,16 @@ $$;
 COMMENT ON FUNCTION dwh._require_query(text, text, text, text) IS
 'Raises its own error for a text that is not one query that reads; called: how checks call it, for format().';
 
-CREATE FUNCTION dwh._require_valid_check(quality_check jsonb) RETURNS void
+CREATE FUNCTION dwh._require_valid_check(quality_check jsonb, former jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    trouble text := dwh._trouble_of_check(quality_check);
+    untried text[] := '{enabled,description,position}';
+    trouble text;
 BEGIN
+    IF former - untried = quality_check - untried THEN   -- one that is broken by now can still be switched off
+        RETURN;
+    END IF;
+    trouble := dwh._trouble_of_check(quality_check);
     IF trouble IS NOT NULL THEN
         RAISE EXCEPTION 'quality check "%" cannot be used', quality_check ->> 'name'
             USING ERRCODE = 'invalid_parameter_value',
@@ -124,16 +129,16 @@ BEGIN
     IF to_regclass('marts.fact_user_events') IS NULL OR to_regclass('ops.quality_results') IS NULL THEN
         RETURN;
     END IF;
-    IF quality_check ->> 'query' IS NOT NULL THEN
+    IF quality_check ->> 'query' IS DISTINCT FROM former ->> 'query' AND quality_check ->> 'query' IS NOT NULL THEN
         PERFORM dwh._require_query(quality_check ->> 'name', 'query', quality_check ->> 'query', E'SELECT to_jsonb(q.*) FROM (\n%s\n) AS q LIMIT 0');
     END IF;
-    IF quality_check ->> 'population' IS NOT NULL THEN
+    IF quality_check ->> 'population' IS DISTINCT FROM former ->> 'population' AND quality_check ->> 'population' IS NOT NULL THEN
         PERFORM dwh._require_query(quality_check ->> 'name', 'population', quality_check ->> 'population', E'SELECT (\n%s\n)::numeric LIMIT 0');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION dwh._require_valid_check(jsonb) IS
-'Raises 22023, or the error of its query, for a row of ops.quality_checks that could not be run.';
+COMMENT ON FUNCTION dwh._require_valid_check(jsonb, jsonb) IS
+'Raises 22023, or the error of its query, for a row of ops.quality_checks that could not be run. former: the row before, NULL = a new one; a query that did not change is not tried again.';
 
 CREATE FUNCTION dwh._guard_quality_checks() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $guard$
@@ -150,11 +155,8 @@ BEGIN
     CREATE OR REPLACE FUNCTION ops.validate_quality_check() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
-        -- a broken check can still be switched off; without the extension there is nobody to ask
-        IF (TG_OP = 'INSERT' OR (OLD.name, OLD.severity, OLD.kind, OLD.query, OLD.parameters, OLD.max_offenders, OLD.max_percent, OLD.population)
-              IS DISTINCT FROM (NEW.name, NEW.severity, NEW.kind, NEW.query, NEW.parameters, NEW.max_offenders, NEW.max_percent, NEW.population))
-           AND to_regprocedure('dwh._require_valid_check(jsonb)') IS NOT NULL THEN
-            PERFORM dwh._require_valid_check(to_jsonb(NEW));
+        IF to_regprocedure('dwh._require_valid_check(jsonb, jsonb)') IS NOT NULL THEN   -- without the extension there is nobody to ask
+            PERFORM dwh._require_valid_check(to_jsonb(NEW), CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) END);
         END IF;
         RETURN NEW;
     END

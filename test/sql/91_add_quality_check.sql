@@ -59,7 +59,10 @@ UPDATE ops.quality_checks SET parameters = '{"max_age": "x"}' WHERE name = 'fres
 CREATE TABLE public.fades AS SELECT 1 AS one;
 SELECT status FROM dwh.add_quality_check('fades', 'SELECT one FROM public.fades WHERE one > 1');
 DROP TABLE public.fades;
-UPDATE ops.quality_checks SET max_offenders = 3 WHERE name = 'fades';
+UPDATE ops.quality_checks SET query = query || ' AND true' WHERE name = 'fades';
+UPDATE ops.quality_checks SET max_offenders = 3, severity = 'warn' WHERE name = 'fades';
+UPDATE ops.quality_checks SET max_offenders = -3 WHERE name = 'fades';
+UPDATE ops.quality_checks SET max_percent = 3 WHERE name = 'freshness_load';
 UPDATE ops.quality_checks SET enabled = false WHERE name = 'fades';
 
 -- Limits: 20 events, 3 of them offend. Of 10 % of 20 there may be 2.

@@ -56,7 +56,7 @@ like($err, qr/mine/, 'is named');
 is(layers_checksum($node, $db), $before, 'raw, staging and marts as before');
 is($node->safe_psql($db, q{SELECT observed, jsonb_array_length(offenders) FROM ops.quality_results WHERE name = 'mine' ORDER BY result_id DESC LIMIT 1}),
 	'25|10', 'with its first ten offenders');
-sqlstate($node, $db, 'SELECT * FROM dwh.run_quality_checks()', 'WH001', 'called alone as well');
+sqlstate($node, $db, 'SELECT * FROM dwh.run_quality_checks("full" => true)', 'WH001', 'called alone as well');
 is($node->safe_psql($db, q{SELECT count(*), count(DISTINCT run_id) FROM ops.quality_results WHERE name = 'mine' AND status = 'fail'}), '2|1', 'and it is kept');
 is($node->safe_psql($db, q{SELECT state, failures FROM ops.alerts WHERE dedupe_key = 'check:mine'}), 'first-fail|2', 'one alert counts both');
 sqlstate($node, $db, "UPDATE ops.quality_checks SET query = 'SELECT 1 / (count(*) - count(*)) FROM ops.warehouse' WHERE name = 'mine'; SELECT * FROM dwh.run_pipeline('$third')", '22012', 'a check with an error gives that error');
