@@ -57,10 +57,6 @@ BEGIN
     UPDATE ops.loads AS l SET run_id = _run_load_step.run_id WHERE l.load_id = ANY (loaded.load_ids) AND l.run_id IS NULL;
     IF failed IS NOT NULL THEN
         RAISE WARNING '%', failed USING HINT = 'The others were.';
-        PERFORM dwh._raise_alert('files:' || coalesce(source, ''), 'warn', 'some files could not be loaded',
-                                 jsonb_build_object('source', source), _run_load_step.run_id);
-    ELSE
-        PERFORM dwh._recover_alert('files:' || coalesce(source, ''), _run_load_step.run_id);
     END IF;
     IF loaded.left_out IS NOT NULL THEN
         RAISE NOTICE 'quarantined files are left out: %', loaded.left_out
@@ -156,6 +152,13 @@ BEGIN
           FROM jsonb_populate_record(NULL::ops.runs, run) AS n;
     END IF;
     PERFORM dwh._write_steps(steps);
+    -- alerts last: until commit nobody else can say anything of these
+    IF run ->> 'message' IS NULL THEN
+        PERFORM dwh._recover_alert('files:' || coalesce(run ->> 'source', ''), (run ->> 'run_id')::bigint);
+    ELSE
+        PERFORM dwh._raise_alert('files:' || coalesce(run ->> 'source', ''), 'warn', 'some files could not be loaded',
+                                 jsonb_build_object('source', run -> 'source'), (run ->> 'run_id')::bigint);
+    END IF;
     PERFORM dwh._recover_alert('run:' || coalesce(run ->> 'source', ''), (run ->> 'run_id')::bigint);
 END
 $$;
