@@ -100,7 +100,7 @@ $job->(q{SELECT dwh.generate_events(events => 300, seed => 2, start_at => '2024-
 $job->('SELECT dwh.generate_events(events => 200, seed => 4)', 'another log');
 $job->('SELECT * FROM dwh.load_jsonl(NULL); SELECT * FROM dwh.stage_events(); SELECT * FROM dwh.apply_scd2(); SELECT * FROM dwh.upsert_products();
 	SELECT * FROM dwh.load_facts(); SELECT * FROM dwh.run_quality_checks(); SELECT * FROM dwh.retry_rejects(); SELECT * FROM dwh.run_quality_checks("full" => true);
-	SELECT * FROM dwh.run_pipeline(skip_if_running => true);
+	SELECT * FROM dwh.run_pipeline(dry_run => true); SELECT * FROM dwh.run_pipeline(skip_if_running => true);
 	SELECT * FROM dwh.prune_history(); SELECT dwh._rebuild_event_filter()', 'verb by verb');
 $job->(q{SELECT lo_from_bytea(4711, '{"event_time": "1999-01-01T00:00:00Z", "event_type": "x", "user_id": "u"}'); SELECT * FROM dwh.load_jsonl(4711::oid); SELECT * FROM dwh.run_pipeline()}, 'a large object');
 write_file(landing($node, $closed) . '/poisoned.jsonl', "poison\n" x 20);
@@ -136,11 +136,11 @@ sqlstate($node, $closed, $_, '42501', "reader may not: $_", user => 'analyst')
 
 # Every public function, called by everybody: 42501, unless it is on the list. A new function is on none.
 my %may = (
-	stranger => [qw(sample_events dirty_kinds parse_event event_id)],
-	analyst => [qw(sample_events dirty_kinds parse_event event_id fact_partitions)],
+	stranger => [qw(sample_events dirty_kinds parse_event event_id help)],
+	analyst => [qw(sample_events dirty_kinds parse_event event_id help fact_partitions status metrics explain_pipeline)],
 	scheduler => [qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state product_prices resolved_facts fact_partitions
 		landing_directory generate_events load_jsonl stage_events apply_scd2 upsert_products load_facts run_quality_checks run_pipeline retry_rejects
-		prune_history schedule_pipeline unschedule_pipeline)]);
+		prune_history schedule_pipeline unschedule_pipeline claim_alerts ack_alert fail_alert check_kinds status metrics explain_pipeline help trace)]);
 my @calls = split /\n/, $node->safe_psql($closed, q{
 	SELECT p.proname || ' ' || format('SELECT * FROM dwh.%I(%s)', p.proname, coalesce((SELECT string_agg(format('NULL::%s', format_type(t, NULL)), ', ' ORDER BY n)
 	       FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n) WHERE n <= p.pronargs - p.pronargdefaults), ''))
