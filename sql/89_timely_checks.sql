@@ -75,33 +75,29 @@ CREATE FUNCTION dwh._volume(parameters jsonb, at timestamptz, name text,
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     judged record;
-    points bigint;
-    median float8;
-    mad float8;
     spread float8;
     low bigint;
 BEGIN
-    SELECT p.since, p.until, p.events, p.is_accepted INTO judged
-      FROM dwh._volume_points(parameters, at, name) AS p WHERE p.point = 0;
-    SELECT count(*), min(m.median), percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(p.events - m.median)) INTO points, median, mad
-      FROM dwh._volume_points(parameters, at, name) AS p
-     CROSS JOIN (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY b.events::float8) AS median
-                   FROM dwh._volume_points(parameters, at, name) AS b WHERE b.point > 0 AND b.is_learned_from) AS m
-     WHERE p.point > 0 AND p.is_learned_from;
+    WITH p AS MATERIALIZED (SELECT v.* FROM dwh._volume_points(parameters, at, name) AS v),
+         learned AS (SELECT p.events::float8 AS events FROM p WHERE p.point > 0 AND p.is_learned_from),
+         m AS (SELECT count(*) AS points, percentile_cont(0.5) WITHIN GROUP (ORDER BY l.events) AS median FROM learned AS l)
+    SELECT p.since, p.until, p.events, p.is_accepted, m.points, m.median,
+           (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY abs(l.events - m.median)) FROM learned AS l) AS mad
+      INTO judged FROM p CROSS JOIN m WHERE p.point = 0;
     observed := judged.events;
-    limits := jsonb_build_object('since', judged.since, 'until', judged.until, 'points', points);
-    IF points < (parameters ->> 'min_points')::integer THEN
+    limits := jsonb_build_object('since', judged.since, 'until', judged.until, 'points', judged.points);
+    IF judged.points < (parameters ->> 'min_points')::integer THEN
         allowed := observed;
         has_failed := false;
         limits := limits || jsonb_build_object('min_points', (parameters ->> 'min_points')::integer);
         RETURN;
     END IF;
     -- MAD is 0 where more than half of the points are equal: arrivals vary with the root of their number, and by a few percent
-    spread := (parameters ->> 'sensitivity')::float8 * greatest(1.4826 * mad, sqrt(median), 0.05 * median);
-    low := greatest(ceil(median - spread), 0);
-    allowed := floor(median + spread);
+    spread := (parameters ->> 'sensitivity')::float8 * greatest(1.4826 * judged.mad, sqrt(judged.median), 0.05 * judged.median);
+    low := greatest(ceil(judged.median - spread), 0);
+    allowed := floor(judged.median + spread);
     has_failed := observed NOT BETWEEN low AND allowed AND NOT judged.is_accepted;
-    limits := limits || jsonb_build_object('low', low, 'high', allowed, 'median', median, 'mad', mad)
+    limits := limits || jsonb_build_object('low', low, 'high', allowed, 'median', judged.median, 'mad', judged.mad)
         || CASE WHEN judged.is_accepted THEN '{"accepted": true}' ELSE '{}' END::jsonb;
     offenders := CASE WHEN has_failed THEN jsonb_build_array(jsonb_build_object('since', judged.since, 'until', judged.until, 'events', observed)) END;
 END

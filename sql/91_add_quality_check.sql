@@ -145,7 +145,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $guard$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_constraint AS c WHERE c.conrelid = 'ops.quality_checks'::regclass AND c.conname = 'quality_checks_kind') THEN
         UPDATE ops.quality_checks AS c SET kind = k.kind, query = NULL, max_offenders = nullif(c.max_offenders, 0)   -- of data model 3
-          FROM dwh.check_kinds() AS k WHERE k.kind = c.name AND c.kind = 'query';
+          FROM dwh.check_kinds() AS k WHERE k.kind = c.name AND c.kind = 'query' AND NOT k.is_timely;
         ALTER TABLE ops.quality_checks ADD CONSTRAINT quality_checks_kind CHECK ((kind = 'query') = (query IS NOT NULL));
     END IF;
     CREATE INDEX IF NOT EXISTS loads_loaded_at ON ops.loads (loaded_at);

@@ -138,14 +138,14 @@ SELECT count(*) FROM dwh.run_pipeline('none_*.jsonl');
 SELECT r.status, r.sqlstate, q.name, q.status AS verdict, q.load_ids FROM ops.runs AS r JOIN ops.quality_results AS q USING (run_id) WHERE q.severity = 'error' ORDER BY q.result_id DESC LIMIT 1;
 SELECT state, severity FROM ops.alerts WHERE dedupe_key = 'check:fresh_week' ORDER BY alert_id;
 
--- A model 3 table becomes one of kinds; what the user set stays.
+-- A model 3 table becomes one of kinds; what the user set stays, also a check that has the name of a newer kind.
 BEGIN;
 ALTER TABLE ops.quality_checks DROP CONSTRAINT quality_checks_kind;
 DROP TRIGGER validate_quality_check ON ops.quality_checks;
 UPDATE ops.quality_checks SET kind = 'query', query = 'SELECT 1', max_offenders = 0;
 UPDATE ops.quality_checks SET max_offenders = 4, severity = 'warn' WHERE name = 'referential';
 SELECT status FROM dwh.create_warehouse();
-SELECT name, kind, query, max_offenders, severity FROM ops.quality_checks WHERE name IN ('conservation', 'referential', 'no_tv') ORDER BY name;
+SELECT name, kind, query, max_offenders, severity FROM ops.quality_checks WHERE name IN ('conservation', 'referential', 'no_tv', 'volume') ORDER BY name;
 ROLLBACK;
 -- without the extension the table takes rows as any other
 BEGIN;
