@@ -120,5 +120,6 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
      'As many events were loaded in the last complete period (UTC) as at the same place of the seasons before: the median of up to points of them, give or take sensitivity times the greatest of 1.4826 MAD, its root and 5 %. season counts periods. A pass with fewer than min_points to learn from, or where the period''s failure was accepted.',
      '{"period": "1 day", "season": 7, "points": 8, "min_points": 4, "sensitivity": 4}', 'SELECT * FROM dwh._volume($1, $2, $3)')
 $$;
+REVOKE EXECUTE ON FUNCTION dwh.check_kinds() FROM PUBLIC;
 COMMENT ON FUNCTION dwh.check_kinds() IS
 'The built-in kinds of ops.quality_checks. Returns one row a kind: where and how create_warehouse() adds a check of it, its parameters with their defaults, and its query, whose rows are offenders ($1: bigint[] of loads, NULL = all). A timely kind looks at the clock, in every run, also in one without loads; its query gives the verdict ($1: parameters, $2: now(), $3: name of the check). Errors: none. A repeat returns the same.';

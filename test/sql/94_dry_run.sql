@@ -1,5 +1,5 @@
 -- 94_dry_run: what a run would make of each kind of file, and of what waits. Whether it is right, and leaves no trace, is for
--- test/oracle/94_dry_run.sh and test/t/014_dry_run.pl.
+-- test/oracle/94_dry_run.sh and test/t/017_dry_run.pl.
 SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
 SELECT test.begin();

@@ -1,5 +1,5 @@
 -- 96_history: the ledgers of runs are kept at a length, and never lose what the next verdict, message or answer rests on;
--- a schedule needs pg_cron, which this server does not have loaded: 017_schedule.pl has.
+-- a schedule needs pg_cron, which this server does not have loaded: 020_schedule.pl has.
 SELECT test.begin();
 SELECT * FROM dwh.prune_history();
 \set VERBOSITY sqlstate
