@@ -15,8 +15,13 @@ my $new_file = sub { my $n = ++$file_no; write_file("$dir/$n.jsonl", sample($nod
 my $query = sub { $node->safe_psql($db, $_[0]) };
 my $last_run = sub { $query->("SELECT $_[0] FROM ops.runs AS r ORDER BY run_id DESC LIMIT 1") };
 my $steps = sub { $query->("SELECT string_agg(step || ' ' || status, ', ' ORDER BY step_no) FROM ops.run_steps WHERE run_id = (SELECT max(run_id) FROM ops.runs)") };
-my $alerts = sub { $query->("SELECT string_agg(concat_ws(' ', dedupe_key, state, title), ', ' ORDER BY alert_id) FROM ops.alerts WHERE alert_id > " . ($_[0] // 0)) };
-my $last_alert = sub { $query->('SELECT coalesce(max(alert_id), 0) FROM ops.alerts') };
+# What a sender gets: each alert once.
+my $claimed = sub {
+	my $got = $query->(q{SELECT string_agg(concat_ws(' ', dedupe_key, state, title), ', ' ORDER BY alert_id) FROM dwh.claim_alerts(100)});
+	is($query->('SELECT count(*) FROM dwh.claim_alerts(100)'), '0', 'alerts are claimed once');
+	$query->('SELECT dwh.ack_alert(alert_id) FROM ops.alerts WHERE delivered_at IS NULL AND attempts > 0');
+	return $got;
+};
 
 # ---- what a run says ----
 my $first = $new_file->();
@@ -81,7 +86,7 @@ like($out, qr/^run_pipeline\|skipped\|0\|0\|0\|00:00:00\|Run $run_id holds the l
 is($last_run->('run_id'), $run_id, 'neither is a run');
 
 # ---- cancelled ----
-my $seen = $last_alert->();
+$claimed->();
 $query->("SELECT pg_cancel_backend($pid)");
 is((end_sql($run))[0], '57014', 'a run is cancelled');
 is(layers_checksum($node, $db), $before, 'raw, staging and marts as before') if $query->("SELECT pg_terminate_backend($blocker_pid)");
@@ -89,16 +94,16 @@ end_sql($blocker);
 is($last_run->('status, sqlstate'), 'failed|57014', 'it says so');
 is($steps->(), 'load_jsonl done, stage_events done, apply_scd2 failed', 'and in which step');
 my $file = "$dir/$file_no.jsonl";
-is($alerts->($seen), "run:$file first-fail a run failed", 'one alert');
+is($claimed->(), "run:$file first-fail a run failed", 'one alert');
 sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$file', run_id => 'long')", '00000', 'the next run is fine');
-is($alerts->($seen), "run:$file first-fail a run failed, run:$file recovered a run failed", 'and the alert recovers');
+is($claimed->(), "run:$file recovered a run failed", 'and the alert recovers');
 
 # ---- a backend that is told to go, and one that is killed ----
 for my $case ([ 'terminated', sub { $query->("SELECT pg_terminate_backend($_[0])") } ], [ 'killed', sub { kill 'KILL', $_[0] } ])
 {
 	my ($what, $end) = @$case;
 	$before = layers_checksum($node, $db);
-	$seen = $last_alert->();
+	$claimed->();
 	($run, $pid, $blocker, $blocker_pid) = blocked_run("'" . $new_file->() . "'");
 	$file = "$dir/$file_no.jsonl";
 	$end->($pid);
@@ -121,7 +126,8 @@ for my $case ([ 'terminated', sub { $query->("SELECT pg_terminate_backend($_[0])
 		'dead|t|it ended without a word: backend gone or transaction rolled back', "$what: and marks the dead one");
 	is($query->("SELECT string_agg(step || ' ' || status, ', ' ORDER BY step_no) FROM ops.run_steps WHERE run_id = $dead"),
 		'load_jsonl done, stage_events done, apply_scd2 dead', "$what: with the step");
-	is($alerts->($seen), "run:$file first-fail a run died, run:$file recovered a run died", "$what: one alert, and its recovery");
+	is($claimed->(), "run:$file first-fail a run died", "$what: one alert");
+	is($claimed->(), "run:$file recovered a run died", "$what: and its recovery");
 	is_sound($node, $db, "$what: every check passes");
 }
 
@@ -133,13 +139,13 @@ for my $case ([ 'a poisoned file', "poison\n" x 20, '' ],
 	my ($what, $text, $sql) = @$case;
 	$query->($sql) if $sql;
 	$before = layers_checksum($node, $db);
-	$seen = $last_alert->();
+	$claimed->();
 	my $path = write_file("$dir/bad.jsonl", $text);
 	sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$path')", 'WH001', "$what: WH001");
 	is(layers_checksum($node, $db), $before, "$what: raw, staging and marts as before");
 	is($last_run->('status, sqlstate'), 'failed|WH001', "$what: the run says so");
 	my $check = $sql ? 'never' : 'reject_share';
-	is($alerts->($seen), "check:$check first-fail quality check $check failed", "$what: one alert");
+	is($claimed->(), "check:$check first-fail quality check $check failed", "$what: one alert");
 	$query->(q{DELETE FROM ops.quality_checks WHERE name = 'never'}) if $sql;
 	sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('" . $new_file->() . "')", '00000', "$what: the next run is fine");
 }

@@ -48,15 +48,15 @@ is(table_checksum($primary, $db, @schemas), $before, 'and nothing changed');
 
 # ---- beside a run: neither waits for the other ----
 my $run = begin_sql($primary, $db, "BEGIN; SELECT * FROM dwh.run_pipeline('$dir/late.jsonl'); SELECT pg_sleep(1000)");
-wait_for($run, q{query LIKE '%pg_sleep%' AND wait_event = 'PgSleep'});
+my $pid = wait_for($run, q{query LIKE '%pg_sleep%' AND wait_event = 'PgSleep'});
 my $patience = "SET lock_timeout = '2s'; ";
 is(scalar run_sql($primary, $db, $patience . $rows->("$dir/late.jsonl")), '00000', 'while a run holds its locks');
-$primary->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = '$run->{name}'");
+$primary->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 end_sql($run);
 my $reader = begin_sql($primary, $db, 'BEGIN; ' . $rows->($dir) . '; SELECT pg_sleep(1000)');
-wait_for($reader, q{query LIKE '%pg_sleep%' AND wait_event = 'PgSleep'});
+$pid = wait_for($reader, q{query LIKE '%pg_sleep%' AND wait_event = 'PgSleep'});
 is(scalar run_sql($primary, $db, $patience . "SELECT * FROM dwh.run_pipeline('$dir/late.jsonl')"), '00000', 'a run while somebody holds on to a dry run');
-$primary->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = '$reader->{name}'");
+$primary->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 end_sql($reader);
 like($primary->safe_psql($db, $rows->("$dir/late.jsonl")), qr/^load_jsonl\|nothing_new\|0\|0\|0\|\|1 file: 1 known$/m, 'what was loaded is known');
 like($primary->safe_psql($db, $rows->($dir)), qr/\|4 files: 1 new, 1 grown, 2 known$/m, 'by any name');
