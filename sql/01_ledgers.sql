@@ -128,7 +128,7 @@ BEGIN
         ['forgotten', 'Events of erased users, and new ones from before what drop_before() left of the facts: in no layer.'],
         ['facts', 'Rows in marts.fact_user_events.'],
         ['status', 'loaded; appended (the new part of a grown file); rewritten (other content at a known path); partial_tail (bytes held back); truncated (archive ended early); quarantined (too many refused lines, or quarantined_by; goes no further; the counts are as they were found, after a failed run there are no rows); stopped (over its reject limit, nothing loaded).'],
-        ['forced', 'Loaded with force => true: not judged by dwh.max_reject_share.'],
+        ['forced', 'Loaded with force => true: not judged by dwh.max_reject_share, and not quarantined by a check.'],
         ['truncated', 'The archive ended early or was followed by other bytes.'],
         ['ends_open', 'The last line had no LF and was loaded.'],
         ['continues_load_id', 'The load whose content is the beginning of this one''s.'],
@@ -321,7 +321,7 @@ BEGIN
         'What run_quality_checks() checks. Rows may be added, changed and switched off; create_warehouse() adds the built-in ones that are missing.';
     PERFORM dwh._comment_columns('ops.quality_checks', ARRAY[
         ['name', 'Key.'],
-        ['severity', 'error: a failure raises WH001; warn: it is only written down.'],
+        ['severity', 'error: a failure raises WH001; warn: it is a WARNING and an alert.'],
         ['description', 'What must hold.'],
         ['query', 'A query whose rows are the offenders. $1 is a bigint[] of loads, or NULL for all. search_path is pg_catalog: qualify names. NULL for a built-in kind.'],
         ['max_offenders', 'Offenders that are still a pass; NULL = no limit by count, but where max_percent is NULL too: none.'],
@@ -347,7 +347,7 @@ BEGIN
     ALTER TABLE ops.quality_results ADD COLUMN IF NOT EXISTS limits jsonb;
     ALTER TABLE ops.quality_results ADD COLUMN IF NOT EXISTS accepted boolean NOT NULL DEFAULT false;
     CREATE INDEX IF NOT EXISTS quality_results_name ON ops.quality_results (name, result_id);
-    COMMENT ON TABLE ops.quality_results IS 'Every verdict of every check, also of runs that failed.';
+    COMMENT ON TABLE ops.quality_results IS 'The verdicts of the checks, also of runs that failed; of runs without loads those that differ from the last one.';
     PERFORM dwh._comment_columns('ops.quality_results', ARRAY[
         ['result_id', 'Key.'],
         ['run_id', 'ops.runs; NULL where run_quality_checks() was called alone.'],

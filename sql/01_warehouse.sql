@@ -255,7 +255,7 @@ BEGIN
     COMMENT ON SCHEMA raw IS 'dwh_ext: events as they came.';
     COMMENT ON SCHEMA staging IS 'dwh_ext: typed events, each once.';
     COMMENT ON SCHEMA marts IS 'dwh_ext: dimensions, facts and KPI views.';
-    COMMENT ON SCHEMA ops IS 'dwh_ext: ledgers of loads, rejects, runs and checks.';
+    COMMENT ON SCHEMA ops IS 'dwh_ext: ledgers of loads, rejects, runs, checks and alerts.';
 END
 $$;
 COMMENT ON FUNCTION dwh._claim_schemas() IS

@@ -45,7 +45,7 @@ COMMENT ON FUNCTION dwh._missing_partitions(text, timestamptz[]) IS
 
 CREATE FUNCTION dwh._make_partition(parent text, unit text, since timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD'
-SET client_min_messages = warning AS $$
+SET client_min_messages = warning SET default_tablespace = '' SET default_table_access_method = heap SET default_toast_compression = pglz AS $$
 DECLARE
     until timestamptz := since + ('1 ' || unit)::interval;
     layer text := split_part(parent, '.', 1);

@@ -204,6 +204,7 @@ BEGIN
             OR EXISTS (SELECT FROM jsonb_path_query(q.offenders, '$[*].event_id') AS o
                          JOIN pg_temp.dwh_erased AS e ON e.event_id::text = o #>> '{}'));
     GET DIAGNOSTICS results = ROW_COUNT;
+    UPDATE ops.run_steps AS s SET message = 'erased' WHERE dwh._says_user(s.message, user_id, pattern);
     UPDATE ops.runs AS r SET message = CASE WHEN r.message IS NOT NULL THEN 'erased' END, detail = NULL, hint = NULL
      WHERE dwh._says_user(concat_ws(' ', r.message, r.detail, r.hint), user_id, pattern);
     GET DIAGNOSTICS runs = ROW_COUNT;

@@ -18,9 +18,9 @@ COMMENT ON FUNCTION dwh._first_event(bigint[]) IS
 -- Nouns without a SET clause, so that they are inlined: what reads them is planned for these loads, or for all. A row that
 -- stands before its load's time is left to "conservation", which counts without bounds.
 CREATE FUNCTION dwh._staged_of(load_ids bigint[])
-RETURNS TABLE (event_id uuid, event_time timestamptz, event_type text, user_id text, load_id bigint, line_no bigint)
+RETURNS TABLE (event_id uuid, event_time timestamptz, event_type text, user_id text, price numeric, revenue numeric, load_id bigint, line_no bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT s.event_id, s.event_time, s.event_type, s.user_id, s.load_id, s.line_no FROM staging.user_events AS s
+    SELECT s.event_id, s.event_time, s.event_type, s.user_id, s.price, s.revenue, s.load_id, s.line_no FROM staging.user_events AS s
      WHERE load_ids IS NULL OR s.load_id = ANY (load_ids)
        AND s.event_time >= (SELECT dwh._first_event(load_ids))
 $$;
@@ -28,9 +28,10 @@ COMMENT ON FUNCTION dwh._staged_of(bigint[]) IS 'The staged events of these load
 
 CREATE FUNCTION dwh._facts_of(load_ids bigint[])
 RETURNS TABLE (
-    event_id uuid, event_time timestamptz, event_type text, user_key bigint, product_key bigint, load_id bigint, line_no bigint)
+    event_id uuid, event_time timestamptz, event_type text, user_key bigint, product_key bigint, price numeric, revenue numeric,
+    load_id bigint, line_no bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT f.event_id, f.event_time, f.event_type, f.user_key, f.product_key, f.load_id, f.line_no FROM marts.fact_user_events AS f
+    SELECT f.event_id, f.event_time, f.event_type, f.user_key, f.product_key, f.price, f.revenue, f.load_id, f.line_no FROM marts.fact_user_events AS f
      WHERE load_ids IS NULL OR f.load_id = ANY (load_ids)
        AND f.event_time >= (SELECT dwh._first_event(load_ids))
 $$;
@@ -95,15 +96,16 @@ SELECT f.load_id, f.line_no, 'facts' FROM dwh._facts_of($1) AS f
  WHERE f.event_id IS NULL OR f.event_time IS NULL OR f.event_type IS NULL OR f.user_key IS NULL OR f.product_key IS NULL
 $$),
 (40, 'duplicate_event_id', 'error',
- 'Every event_id is one fact, and every fact is the staged event of its line, unless that was dropped from staging; the filter of known ids holds as many as were staged (else SELECT dwh._rebuild_event_filter()). Of some loads: their facts among themselves.',
+ 'Every event_id is one fact, every fact is the staged event of its line, unless that was dropped from staging, and every staged event is a fact; the filter of known ids holds as many as were staged (else SELECT dwh._rebuild_event_filter()). Of some loads: their facts among themselves.',
 $$
 SELECT f.event_id, count(*) AS facts FROM dwh._facts_of($1) AS f GROUP BY f.event_id HAVING count(*) > 1
  UNION ALL
 SELECT f.event_id, 1
-  FROM (SELECT i.* FROM dwh._facts_of($1) AS i
-         WHERE i.event_time >= (SELECT coalesce(w.staging_since, '-infinity') FROM ops.warehouse AS w)) AS f
+  FROM (SELECT i.* FROM dwh._facts_of($1) AS i WHERE i.event_time >= (SELECT coalesce(w.staging_since, '-infinity') FROM ops.warehouse AS w)) AS f
   FULL JOIN dwh._staged_of($1) AS s ON s.load_id = f.load_id AND s.line_no = f.line_no
- WHERE coalesce(f.event_id <> s.event_id, f.event_id IS NOT NULL)
+ WHERE coalesce(f.event_id <> s.event_id OR f.event_time <> s.event_time OR f.event_type <> s.event_type
+                OR f.price IS DISTINCT FROM s.price OR f.revenue IS DISTINCT FROM s.revenue,
+                f.event_id IS NOT NULL OR s.load_id NOT IN (SELECT l.load_id FROM ops.loads AS l WHERE l.checked_at IS NULL AND l.facts_at IS NULL))
  UNION ALL
 SELECT NULL, m.missing FROM (SELECT (SELECT sum(l.staged - l.facts_dropped) FROM ops.loads AS l) - coalesce(sum(f.ids), 0) AS missing
                                FROM ops.event_filter AS f) AS m WHERE m.missing > 0

@@ -10,6 +10,7 @@ CREATE FUNCTION dwh._limit_of(max_offenders bigint, max_percent numeric, populat
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     population numeric;
+    most constant numeric := 9223372036854775807;
 BEGIN
     IF max_percent IS NOT NULL AND population_query IS NULL THEN
         SELECT sum(l.staged - l.staging_dropped) INTO population FROM ops.loads AS l
@@ -17,8 +18,9 @@ BEGIN
     ELSIF max_percent IS NOT NULL THEN
         EXECUTE format(E'SELECT (\n%s\n)::numeric', population_query) INTO population USING load_ids;
     END IF;
-    population := greatest(coalesce(population, 0), 0);
-    allowed := coalesce(least(max_offenders, floor(max_percent * population / 100)), 0);
+    population := greatest(coalesce(nullif(population, 'NaN'), 0), 0);
+    allowed := CASE WHEN max_percent IS NULL THEN coalesce(max_offenders, 0)
+                    ELSE least(coalesce(max_offenders, most), floor(least(max_percent * population / 100, most))) END;
     limits := jsonb_strip_nulls(jsonb_build_object(
         'max_offenders', CASE WHEN max_percent IS NULL THEN coalesce(max_offenders, 0) ELSE max_offenders END,
         'max_percent', max_percent, 'population', CASE WHEN max_percent IS NOT NULL THEN population END));
@@ -33,7 +35,7 @@ BEGIN
     -- the query stands on lines of its own: it may end in a comment
     EXECUTE format(E'WITH o AS MATERIALIZED (SELECT to_jsonb(q.*) AS offender FROM (\n%s\n) AS q) '
                     'SELECT (SELECT count(*) FROM o), (SELECT jsonb_agg(f.offender) FROM (SELECT o.offender FROM o LIMIT %s) AS f), '
-                    '(SELECT jsonb_object_agg(l.load_id, l.offenders) FROM (SELECT o.offender ->> ''load_id'' AS load_id, count(*) AS offenders '
+                    '(SELECT jsonb_object_agg(l.load_id, l.offenders) FROM (SELECT regexp_replace(o.offender ->> ''load_id'', ''\.0+$'', '''') AS load_id, count(*) AS offenders '
                     'FROM o WHERE o.offender ->> ''load_id'' IS NOT NULL GROUP BY 1) AS l)', query, dwh._setting('kept_offenders'))
        INTO observed, offenders, by_load USING load_ids;
 END
@@ -41,9 +43,31 @@ $$;
 COMMENT ON FUNCTION dwh._find_offenders(text, bigint[]) IS
 'Counts the rows of a check''s query on these loads (NULL = all), keeps the first dwh.kept_offenders of them, and counts them by load where they have a column load_id.';
 
+-- Data can make a query fail, as a cast of a text that is none. Then the loads are asked one by one.
+CREATE FUNCTION dwh._loads_in_error(query text, load_ids bigint[]) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    load_id bigint;
+    in_error jsonb := '{}';
+BEGIN
+    PERFORM dwh._find_offenders(query, '{}');   -- which fails without any load is wrong itself, and says so
+    FOREACH load_id IN ARRAY load_ids LOOP
+        BEGIN
+            PERFORM set_config('transaction_read_only', 'on', true);   -- until the end of this block
+            PERFORM dwh._find_offenders(query, ARRAY[load_id]);
+        EXCEPTION WHEN data_exception THEN
+            in_error := in_error || jsonb_build_object(load_id, 1);
+        END;
+    END LOOP;
+    RETURN in_error;
+END
+$$;
+COMMENT ON FUNCTION dwh._loads_in_error(text, bigint[]) IS
+'The loads whose data end a check''s query with an error of class 22, as by_load; the error itself where it needs no load for that.';
+
 -- Noun: the verdicts, computed and not kept.
 CREATE FUNCTION dwh._evaluate_checks(load_ids bigint[])
-RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb, by_load jsonb)
+RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb, by_load jsonb, checked_as jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -59,13 +83,13 @@ DECLARE
 BEGIN
     FOR quality_check IN
         SELECT c.name, c.severity, coalesce(k.query, c.query) AS query, coalesce(k.is_timely, false) AS is_timely,
-               k.parameters || c.parameters AS parameters, c.max_offenders, c.max_percent, c.population
+               k.parameters || c.parameters AS parameters, c.max_offenders, c.max_percent, c.population, to_jsonb(c) AS checked_as
           FROM ops.quality_checks AS c LEFT JOIN dwh.check_kinds() AS k ON k.kind = c.kind
          WHERE c.enabled AND (k.is_timely OR load_ids IS NULL OR cardinality(load_ids) > 0) ORDER BY c.position, c.name
     LOOP
         began := clock_timestamp();
         name := quality_check.name; severity := quality_check.severity;
-        allowed := 0; limits := '{}'; by_load := NULL;
+        allowed := 0; limits := '{}'; by_load := NULL; checked_as := quality_check.checked_as;
         takes_loads := load_ids IS NOT NULL AND NOT quality_check.is_timely AND strpos(quality_check.query, '$1') > 0;
         PERFORM set_config('enable_seqscan', CASE WHEN takes_loads THEN 'off' ELSE settings ->> 'enable_seqscan' END, true),
                 set_config('enable_nestloop', CASE WHEN takes_loads AND is_large THEN 'off' ELSE settings ->> 'enable_nestloop' END, true);
@@ -80,8 +104,11 @@ BEGIN
                   FROM dwh._limit_of(quality_check.max_offenders, quality_check.max_percent, quality_check.population, load_ids) AS l;
                 has_failed := observed > allowed;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
-            IF severity = 'warn' THEN   -- only written down, as a failure
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            IF SQLSTATE LIKE '22%' AND takes_loads THEN
+                by_load := dwh._loads_in_error(quality_check.query, load_ids);
+            END IF;
+            IF severity = 'warn' OR by_load <> '{}' THEN   -- only written down, as a failure
                 observed := allowed + 1; has_failed := true;
                 offenders := jsonb_build_array(jsonb_build_object('sqlstate', SQLSTATE, 'error', SQLERRM));
             ELSE
@@ -99,4 +126,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION dwh._evaluate_checks(bigint[]) IS
-'The verdicts of all enabled checks on these loads (NULL = all; none = only the timely kinds, which look at the clock), with the first dwh.kept_offenders offenders of each, and their number by load where they name one.';
+'The verdicts of all enabled checks on these loads (NULL = all; none = only the timely kinds, which look at the clock), with the first dwh.kept_offenders offenders of each, their number by load where they name one, and the check as it was.';

@@ -96,7 +96,7 @@ BEGIN
         USING ERRCODE = 'P0W02', DETAIL = 'It was planned as checks call it.', HINT = 'Caught below, where whatever it did is undone.';
 EXCEPTION WHEN SQLSTATE 'P0W02' THEN
     NULL;
-WHEN OTHERS THEN
+WHEN OTHERS OR assert_failure THEN
     GET STACKED DIAGNOSTICS found_detail := PG_EXCEPTION_DETAIL;
     RAISE EXCEPTION 'the % of quality check "%" cannot be used: %', place, name,
             CASE WHEN SQLSTATE = '42P11' THEN 'it is not one query that returns rows' ELSE SQLERRM END
@@ -123,7 +123,7 @@ BEGIN
         RAISE EXCEPTION 'quality check "%" cannot be used', quality_check ->> 'name'
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = trouble,
-                  HINT = 'SELECT kind, parameters FROM dwh.check_kinds() shows the built-in kinds; a check of your own is of kind query.';
+                  HINT = 'A check of your own is of kind query; the built-in kinds: SELECT kind, parameters FROM dwh.check_kinds();';
     END IF;
     -- rows may be restored before the tables that they speak of
     IF to_regclass('marts.fact_user_events') IS NULL OR to_regclass('ops.quality_results') IS NULL THEN
@@ -148,8 +148,6 @@ BEGIN
           FROM dwh.check_kinds() AS k WHERE k.kind = c.name AND c.kind = 'query' AND NOT k.is_timely;
         ALTER TABLE ops.quality_checks ADD CONSTRAINT quality_checks_kind CHECK ((kind = 'query') = (query IS NOT NULL));
     END IF;
-    CREATE INDEX IF NOT EXISTS loads_loaded_at ON ops.loads (loaded_at);
-    CREATE INDEX IF NOT EXISTS loads_last_event ON ops.loads (last_event);
     CREATE INDEX IF NOT EXISTS runs_started_at ON ops.runs (started_at);
     CREATE INDEX IF NOT EXISTS quality_results_since ON ops.quality_results (name, (limits ->> 'since')) WHERE limits ->> 'since' IS NOT NULL;
     CREATE OR REPLACE FUNCTION ops.validate_quality_check() RETURNS trigger
@@ -194,7 +192,7 @@ CREATE FUNCTION dwh.add_quality_check(
     population text DEFAULT NULL,
     parameters jsonb DEFAULT '{}',
     enabled boolean DEFAULT true,
-    "position" integer DEFAULT 1000,
+    sort_order integer DEFAULT 1000,
     OUT status text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -204,12 +202,18 @@ DECLARE
 BEGIN
     PERFORM dwh._require_warehouse();
     SELECT k.severity, k.description INTO built_in FROM dwh.check_kinds() AS k WHERE k.kind = add_quality_check.kind;
+    IF add_quality_check.name <> add_quality_check.kind AND EXISTS (SELECT FROM dwh.check_kinds() AS k WHERE k.kind = add_quality_check.name) THEN
+        RAISE EXCEPTION 'quality check "%" is a built-in one', add_quality_check.name
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = format('It is of kind %s, not %s.', add_quality_check.name, add_quality_check.kind),
+                  HINT = 'Take another name; a built-in check is switched off by UPDATE ops.quality_checks SET enabled = false WHERE name = ...';
+    END IF;
     was_there := EXISTS (SELECT FROM ops.quality_checks AS c WHERE c.name = add_quality_check.name);
     INSERT INTO ops.quality_checks AS c (name, query, kind, severity, description, max_offenders, max_percent, population, parameters, enabled, position)
     VALUES (add_quality_check.name, add_quality_check.query, add_quality_check.kind, coalesce(add_quality_check.severity, built_in.severity, 'error'),
             coalesce(add_quality_check.description, built_in.description, 'The query gives no row.'), add_quality_check.max_offenders,
             add_quality_check.max_percent, add_quality_check.population, coalesce(add_quality_check.parameters, '{}'),
-            coalesce(add_quality_check.enabled, true), coalesce(add_quality_check.position, 1000))
+            coalesce(add_quality_check.enabled, true), coalesce(add_quality_check.sort_order, 1000))
         ON CONFLICT (name) DO UPDATE SET query = excluded.query, kind = excluded.kind, severity = excluded.severity, description = excluded.description,
            max_offenders = excluded.max_offenders, max_percent = excluded.max_percent, population = excluded.population,
            parameters = excluded.parameters, enabled = excluded.enabled, position = excluded.position
@@ -221,4 +225,4 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.add_quality_check(text, text, text, text, text, bigint, numeric, text, jsonb, boolean, integer) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.add_quality_check(text, text, text, text, text, bigint, numeric, text, jsonb, boolean, integer) IS
-'Adds a check to ops.quality_checks, or makes the one of that name as the arguments say; an INSERT does the same. query: one SELECT whose rows are the offenders ($1: bigint[] of loads, NULL = all); or kind: one of dwh.check_kinds(), with its parameters. severity and description NULL = those of the kind, of a query error. More than max_offenders fail, and more than max_percent of population (a query of one number, NULL = events staged of the loads); both NULL = any offender. Tried at once, as a check that cannot write. Returns name and status (added, changed, unchanged). Errors: 22023 for a limit, kind, severity or parameter that is none, the query''s own for one that cannot be planned, writes, or is more than one, WH004 without a warehouse. A repeat changes nothing and says unchanged.';
+'Adds a check to ops.quality_checks, or makes the one of that name as the arguments say; an INSERT does the same. query: one SELECT whose rows are the offenders ($1: bigint[] of loads, NULL = all); or kind: one of dwh.check_kinds(), with its parameters. severity and description NULL = those of the kind, of a query error. More than max_offenders fail, and more than max_percent of population (a query of one number, NULL = events staged of the loads); both NULL = any offender. sort_order is the column position. Tried at once, as a check that cannot write. Returns name and status (added, changed, unchanged). Errors: 22023 for a limit, kind, severity or parameter that is none, the query''s own for one that cannot be planned, writes, or is more than one, WH004 without a warehouse. A repeat changes nothing and says unchanged.';

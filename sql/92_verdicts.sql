@@ -5,15 +5,54 @@
 -- file; the exception is reject_share, by which staging quarantines. A forced load is never quarantined: it fails its run.
 -- Repeats are harmless: verdicts are added, nothing else changes; without loads only a change of verdict is added.
 
-CREATE FUNCTION dwh._alerts_of_checks(results jsonb, run_id bigint) RETURNS jsonb
+CREATE FUNCTION dwh._alerts_of_checks(results jsonb, checked bigint[], run_id bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('dedupe_key', 'check:' || (r ->> 'name'), 'severity', r ->> 'severity', 'run_id', run_id,
                'title', format('quality check %s failed', r ->> 'name'),
                'body', jsonb_strip_nulls(jsonb_build_object('check', r ->> 'name', 'observed', r -> 'observed', 'allowed', r -> 'allowed',
-                   'limits', r -> 'limits', 'sqlstate', CASE WHEN r ->> 'severity' = 'error' THEN 'WH001' END)))), '[]')
+                   'limits', r -> 'limits', 'full', CASE WHEN checked IS NULL THEN true END,
+                   'loads', CASE jsonb_typeof(r -> 'by_load') WHEN 'object' THEN (
+                       SELECT jsonb_agg(f.load_id ORDER BY f.load_id) FROM (
+                           SELECT k.load_id::bigint FROM jsonb_object_keys(r -> 'by_load') AS k (load_id) WHERE k.load_id ~ '^[0-9]{1,18}$' ORDER BY 1 LIMIT 10) AS f) END,
+                   'sqlstate', CASE WHEN r ->> 'severity' = 'error' THEN 'WH001' END)))), '[]')
       FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail'
 $$;
-COMMENT ON FUNCTION dwh._alerts_of_checks(jsonb, bigint) IS 'The alerts of verdicts that are failures, as dwh._write_evidence takes them.';
+COMMENT ON FUNCTION dwh._alerts_of_checks(jsonb, bigint[], bigint) IS
+'The alerts of verdicts that are failures, as dwh._write_evidence takes them. checked: the loads that were looked at, NULL = all.';
+
+-- Noun. No SET clause: it is inlined.
+CREATE FUNCTION dwh.held_loads()
+RETURNS TABLE (load_id bigint, path text, status text, quarantined_by text, lines bigint, refused bigint, run_id bigint, loaded_at timestamptz)
+LANGUAGE sql STABLE ROWS 10 AS $$
+    SELECT l.load_id, l.path, l.status, l.quarantined_by, l.lines, l.rejected + l.stage_rejected, l.run_id, l.loaded_at
+      FROM ops.loads AS l
+     WHERE l.status IN ('quarantined', 'stopped')
+       AND NOT EXISTS (SELECT FROM ops.loads AS n WHERE n.path = l.path AND n.load_id > l.load_id AND n.status NOT IN ('quarantined', 'stopped'))
+$$;
+COMMENT ON FUNCTION dwh.held_loads() IS
+'The loads that go no further, quarantined or stopped, but those whose path has a later load that does. quarantined_by: the check that it failed in a run, NULL = dwh.max_reject_share. Returns one row a load; to dismiss one for good, delete its rows of ops.rejects and ops.loads. Errors: 42P01 without a warehouse. Reads only.';
+
+-- What passes has recovered, unless a load that the check holds back is still held, or the failure was found by looking at
+-- all loads and this was but some, or others still wait for it. What is not asked any more has recovered, too.
+CREATE FUNCTION dwh._recover_checks(results jsonb, checked bigint[], run_id bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM dwh._recover_alert(i.dedupe_key, _recover_checks.run_id)
+       FROM (SELECT DISTINCT ON (a.dedupe_key) a.dedupe_key, a.state, a.body FROM ops.alerts AS a
+              WHERE a.dedupe_key >= 'check:' AND a.dedupe_key < 'check;' ORDER BY a.dedupe_key, a.alert_id DESC) AS i
+       LEFT JOIN ops.quality_checks AS c ON i.dedupe_key = dwh._alert_key('check:' || c.name) AND c.enabled
+       LEFT JOIN jsonb_to_recordset(results) AS r (name text, status text) ON r.name = c.name
+      WHERE i.state <> 'recovered'
+        AND (c.name IS NULL OR r.status = 'pass' AND (_recover_checks.checked IS NULL OR NOT i.body ? 'full' AND NOT EXISTS (
+                 SELECT FROM ops.loads AS w WHERE w.checked_at IS NULL AND w.facts_at IS NOT NULL AND w.load_id <> ALL (_recover_checks.checked)))
+             AND NOT EXISTS (SELECT FROM dwh.held_loads() AS h JOIN ops.loads AS l ON l.load_id = h.load_id
+                              WHERE h.status = 'quarantined' AND coalesce(h.quarantined_by, 'reject_share') = c.name
+                                AND dwh._is_quarantined(l.quarantined_by, l.quarantine_rule, l.rejected + l.stage_rejected, l.lines - l.blank)))
+      ORDER BY i.dedupe_key;
+END
+$$;
+COMMENT ON FUNCTION dwh._recover_checks(jsonb, bigint[], bigint) IS
+'Ends the incidents of checks that these verdicts show to be well, and of checks that are gone or switched off.';
 
 -- The evidence of a verdict that stops something: results, quarantined loads with their first rejects, and an alert. Of a load
 -- that a check quarantined nothing stays staged.
@@ -31,7 +70,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                        CROSS JOIN LATERAL (SELECT r.* FROM ops.rejects AS r WHERE r.load_id = l.load_id
                                             ORDER BY r.line_no LIMIT 1000) AS f
                        WHERE l.load_id = ANY (load_ids) AND l.status = 'quarantined') AS j),
-        'alerts', dwh._alerts_of_checks(results, run_id))
+        'alerts', dwh._alerts_of_checks(results, checked, run_id))
 $$;
 COMMENT ON FUNCTION dwh._evidence_of_checks(jsonb, bigint[], bigint[], bigint) IS
 'What must survive when these verdicts stop a run or a call, as dwh._write_evidence takes it. checked: the loads that were looked at, NULL = all; load_ids: those among which quarantined ones are new.';
@@ -50,7 +89,7 @@ DECLARE
 BEGIN
     IF failed IS NOT NULL THEN
         RAISE WARNING 'quality checks of severity warn failed: %', failed
-            USING HINT = 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the first offenders.';
+            USING HINT = 'The first offenders: SELECT name, offenders FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC LIMIT 5;';
     END IF;
 END
 $$;
@@ -69,23 +108,29 @@ BEGIN
         PERFORM dwh._warn_of_checks(results);
         RETURN;
     END IF;
-    SELECT r ->> 'name' AS name, r ->> 'observed' AS observed, r ->> 'allowed' AS allowed, r -> 'offenders' -> 0 AS offender
+    SELECT r ->> 'name' AS name, r ->> 'observed' AS observed, r ->> 'allowed' AS allowed, r -> 'offenders' -> 0 AS offender,
+           r -> 'limits' ->> 'max_percent' AS percent, r -> 'limits' ->> 'population' AS population,
+           (SELECT string_agg(format('%s (%s)', l.load_id, regexp_replace(l.path, '^.*/', '')), ', ' ORDER BY l.load_id) FROM ops.loads AS l
+             WHERE l.forced AND jsonb_typeof(r -> 'by_load') = 'object' AND r -> 'by_load' ? l.load_id::text) AS forced
       INTO first FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail' AND r ->> 'severity' = 'error' LIMIT 1;
     SELECT string_agg(format('%s (load %s, by %s)', l.path, l.load_id, r ->> 'name'), ', ') INTO quarantined
       FROM jsonb_array_elements(results) AS r
      CROSS JOIN jsonb_to_recordset(r -> 'quarantined') AS l (load_id bigint, path text);
     RAISE EXCEPTION 'quality checks failed: %', failed
         USING ERRCODE = 'WH001',
-              DETAIL = format('%s found %s, allowed are %s; the first: %s.', first.name, first.observed, first.allowed,
-                              left(first.offender::text, 500)),
+              DETAIL = format('%s found %s%s, allowed are %s%s; the first: %s.', first.name, first.observed, ' of ' || first.population, first.allowed,
+                              ' (' || first.percent || ' %)', left(first.offender::text, 500)),
               HINT = CASE WHEN first.name = 'reject_share' AND first.offender ->> 'status' = 'quarantined' THEN format(
-                  'The load is quarantined and left out from now on. SELECT * FROM ops.rejects WHERE load_id = %s shows why. Mend the file, raise dwh.max_reject_share, or load it with force => true.',
+                  'The load is quarantined and left out from now on. Mend the file, raise dwh.max_reject_share, or load it with force => true. Why: SELECT line_no, class, message FROM ops.rejects WHERE load_id = %s;',
                   first.offender ->> 'load_id')
                   WHEN first.name = 'reject_share' THEN format(
                   'Load %s was let through staging with a larger dwh.max_reject_share: check it with the same setting.', first.offender ->> 'load_id')
+                  WHEN first.forced IS NOT NULL THEN format(
+                  'A forced load is not quarantined, so every run fails until the check lets it pass: load %s. Change the check %s in ops.quality_checks, or UPDATE ops.quality_checks SET enabled = false WHERE name = %L;',
+                  first.forced, first.name, first.name)
                   WHEN quarantined IS NOT NULL THEN format(
                   'Quarantined and left out from now on: %s. Run again to go on without, mend the file, or change the check in ops.quality_checks, which releases it.', quarantined)
-                  ELSE 'SELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC shows the verdicts and the first offenders.' END;
+                  ELSE 'The first offenders: SELECT name, offenders FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC LIMIT 5;' END;
 END
 $$;
 COMMENT ON FUNCTION dwh._raise_failed_checks(jsonb) IS 'Raises WH001 if a verdict of severity error is a failure; a WARNING names failures of severity warn.';
@@ -103,17 +148,17 @@ BEGIN
      WHERE cardinality(_keep_results.checked) IS DISTINCT FROM 0
         OR (r.severity, r.status, r.limits) IS DISTINCT FROM (last.severity, last.status, last.limits);
     PERFORM dwh._raise_alert(n.dedupe_key, n.severity, n.title, n.body, n.run_id)
-       FROM jsonb_populate_recordset(NULL::ops.alerts, dwh._alerts_of_checks(results, run_id)) AS n;
-    PERFORM dwh._recover_alert('check:' || (r ->> 'name'), run_id) FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'pass';
+       FROM jsonb_populate_recordset(NULL::ops.alerts, dwh._alerts_of_checks(results, _keep_results.checked, run_id)) AS n;
+    PERFORM dwh._recover_checks(results, _keep_results.checked, _keep_results.run_id);
     PERFORM dwh._recover_loads(_keep_results.run_id);
     UPDATE ops.loads AS l SET checked_at = clock_timestamp()
-     WHERE l.checked_at IS NULL AND l.facts_at IS NOT NULL AND l.load_id = ANY (_keep_results.load_ids);
+     WHERE l.checked_at IS NULL AND (l.facts_at IS NOT NULL OR l.status = 'quarantined') AND l.load_id = ANY (_keep_results.load_ids);
 END
 $$;
 COMMENT ON FUNCTION dwh._keep_results(jsonb, bigint[], bigint[], bigint) IS
 'Keeps verdicts on the checked loads (NULL = all; of none only those that differ from the last) that let things go on, tells of them, and marks load_ids as checked.';
 
-CREATE FUNCTION dwh._offending_loads(quality_check jsonb, by_load jsonb, run_id bigint) RETURNS bigint[]
+CREATE FUNCTION dwh._offending_loads(quality_check jsonb, by_load jsonb, since timestamptz) RETURNS bigint[]
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     offending record;
@@ -122,7 +167,7 @@ DECLARE
 BEGIN
     FOR offending IN
         SELECT l.load_id, (by_load ->> l.load_id::text)::bigint AS offenders FROM ops.loads AS l
-         WHERE l.run_id = _offending_loads.run_id AND by_load ? l.load_id::text AND NOT l.forced AND l.status <> 'quarantined'
+         WHERE l.staged_at >= since AND l.checked_at IS NULL AND by_load ? l.load_id::text AND NOT l.forced AND l.status <> 'quarantined'
          ORDER BY l.load_id
     LOOP
         offends := offends || offending.load_id;
@@ -132,17 +177,17 @@ BEGIN
                                                                       quality_check ->> 'population', ARRAY[offending.load_id]) AS o) THEN
                 beyond := beyond || offending.load_id;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;   -- a population that cannot be said of this load alone
         END;
     END LOOP;
     RETURN CASE WHEN cardinality(beyond) > 0 THEN beyond ELSE offends END;
 END
 $$;
-COMMENT ON FUNCTION dwh._offending_loads(jsonb, jsonb, bigint) IS
-'The loads of a run whose own offenders are more than the check allows of that load; if none is alone, all that have some. Forced and quarantined ones aside.';
+COMMENT ON FUNCTION dwh._offending_loads(jsonb, jsonb, timestamptz) IS
+'The loads staged since then, by the run, whose own offenders are more than the check allows of that load; if none is alone, all that have some. Forced and quarantined ones aside.';
 
-CREATE FUNCTION dwh._quarantine_by_checks(results jsonb, run_id bigint) RETURNS jsonb
+CREATE FUNCTION dwh._quarantine_by_checks(results jsonb, since timestamptz) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     verdict record;
@@ -154,9 +199,9 @@ BEGIN
                     WHERE r.value ->> 'status' = 'fail' AND r.value ->> 'severity' = 'error' AND jsonb_typeof(r.value -> 'by_load') = 'object'
                     ORDER BY r.ordinality
     LOOP
-        SELECT to_jsonb(c) INTO quality_check FROM ops.quality_checks AS c WHERE c.name = verdict.body ->> 'name' AND c.kind = 'query';
-        CONTINUE WHEN NOT FOUND;
-        load_ids := dwh._offending_loads(quality_check, verdict.body -> 'by_load', run_id);
+        quality_check := verdict.body -> 'checked_as';
+        CONTINUE WHEN quality_check ->> 'kind' <> 'query';
+        load_ids := dwh._offending_loads(quality_check, verdict.body -> 'by_load', since);
         WITH q AS (
             UPDATE ops.loads AS l
                SET status = 'quarantined', quarantined_by = verdict.body ->> 'name', quarantine_rule = dwh._check_rule(quality_check)
@@ -170,10 +215,10 @@ BEGIN
     RETURN results;
 END
 $$;
-COMMENT ON FUNCTION dwh._quarantine_by_checks(jsonb, bigint) IS
-'Sets the loads of a run that fail a check of kind query to quarantined, for the evidence: the run is about to be undone. Returns the verdicts, with the loads that each quarantined.';
+COMMENT ON FUNCTION dwh._quarantine_by_checks(jsonb, timestamptz) IS
+'Sets the loads staged since then, by the run, that fail a check of kind query to quarantined, for the evidence: the run is about to be undone. Returns the verdicts, with the loads that each quarantined.';
 
-CREATE FUNCTION dwh._check_step(run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
+CREATE FUNCTION dwh._check_step(run_id bigint, since timestamptz, OUT status text, OUT rows_in bigint, OUT rows_out bigint, OUT rejected bigint, OUT evidence jsonb, OUT results jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     load_ids bigint[] := ARRAY(SELECT l.load_id FROM ops.loads AS l
@@ -186,15 +231,15 @@ BEGIN
     status := CASE WHEN cardinality(load_ids) = 0 THEN 'nothing_new' ELSE 'done' END;
     IF dwh._has_failed(results) THEN
         status := 'failed';
-        results := dwh._quarantine_by_checks(results, run_id);
+        results := dwh._quarantine_by_checks(results, since);
         evidence := dwh._evidence_of_checks(results, load_ids, load_ids, run_id);
     ELSE
         PERFORM dwh._keep_results(results, load_ids, load_ids, run_id);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION dwh._check_step(bigint) IS
-'Checks all loads that wait for it, and the clock also without any: keeps the verdicts, or hands out the evidence of their failure. Rows are checks and passed checks.';
+COMMENT ON FUNCTION dwh._check_step(bigint, timestamptz) IS
+'Checks all loads that wait for it, and the clock also without any: keeps the verdicts, or hands out the evidence of their failure. Rows are checks and passed checks. since: when the run began.';
 
 CREATE FUNCTION dwh.run_quality_checks(load_id bigint DEFAULT NULL, "full" boolean DEFAULT false)
 RETURNS TABLE (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb)
@@ -220,7 +265,7 @@ BEGIN
         PERFORM dwh._raise_failed_checks(results);
     END IF;
     PERFORM dwh._keep_results(results, checked, load_ids, NULL);
-    PERFORM dwh._raise_failed_checks(results);
+    PERFORM dwh._warn_of_checks(results);
     RETURN QUERY SELECT r.* FROM jsonb_to_recordset(results)
         AS r (name text, severity text, status text, observed bigint, allowed bigint, offenders jsonb, elapsed interval, limits jsonb);
 END

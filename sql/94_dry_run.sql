@@ -107,8 +107,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(p.text, '; ' ORDER BY p.path, p.text)
       FROM (SELECT e.path, format('%s %s', e.path, e.message) AS text FROM unnest(examined) AS e WHERE e.is_poisoned
              UNION ALL
-            SELECT l.path, format('%s is quarantined (load %s)', l.path, l.load_id) FROM ops.loads AS l
-             WHERE l.checked_at IS NULL AND l.status = 'quarantined' AND NOT l.forced
+            SELECT l.path, format(CASE l.status WHEN 'quarantined' THEN '%s is quarantined (load %s)' ELSE '%s is over dwh.max_reject_share (load %s)' END,
+                                  l.path, l.load_id) FROM ops.loads AS l
+             WHERE l.checked_at IS NULL AND (l.status = 'quarantined' OR l.staged_at IS NOT NULL AND l.status <> 'stopped') AND NOT l.forced
                AND dwh._is_poisoned(l.rejected + l.stage_rejected, l.lines - l.blank)) AS p
 $$;
 COMMENT ON FUNCTION dwh._sum_up_poisoned(dwh.examined_file[]) IS 'The files whose refused lines would fail the run, in words; NULL where there are none.';

@@ -60,7 +60,7 @@ BEGIN
     END IF;
     IF loaded.left_out IS NOT NULL THEN
         RAISE NOTICE 'quarantined files are left out: %', loaded.left_out
-            USING HINT = 'Mend them, change what refused them (ops.loads.quarantined_by, else dwh.max_reject_share), or load_jsonl(path, force => true).';
+            USING HINT = 'Mend them, or change what refused them, the check of ops.quality_checks or dwh.max_reject_share: SELECT load_id, path, quarantined_by FROM dwh.held_loads();';
     END IF;
 END
 $$;
@@ -75,15 +75,17 @@ COMMENT ON FUNCTION dwh._said(jsonb) IS 'Counts that are not zero, in words: 3 m
 
 -- One step of a run. Each verb returns a row whose counts are named by what it does; a run shows rows in and out, and says
 -- what these do not.
-CREATE FUNCTION dwh._run_step(step text, source text, run_id bigint, OUT status text, OUT rows_in bigint, OUT rows_out bigint,
+CREATE FUNCTION dwh._run_step(step text, run jsonb, OUT status text, OUT rows_in bigint, OUT rows_out bigint,
     OUT rejected bigint, OUT message text, OUT failed text, OUT evidence jsonb, OUT results jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
+DECLARE
+    run_id bigint := run ->> 'run_id';
 BEGIN
     rejected := 0;
     CASE step
         WHEN 'load_jsonl' THEN
-            SELECT s.* INTO status, rows_in, rows_out, rejected, message, failed FROM dwh._run_load_step(source, run_id) AS s;
+            SELECT s.* INTO status, rows_in, rows_out, rejected, message, failed FROM dwh._run_load_step(run ->> 'source', run_id) AS s;
         WHEN 'stage_events' THEN
             SELECT s.status, s.rows_in, s.staged, s.rejected,
                    dwh._said(jsonb_build_object('replayed', s.replayed, 'conflicting', s.conflicting, 'quarantined', s.quarantined))
@@ -98,11 +100,13 @@ BEGIN
             SELECT s.status, s.rows_in, s.facts, dwh._said(jsonb_build_object('partitions made', s.partitions))
               INTO status, rows_in, rows_out, message FROM dwh.load_facts() AS s;
         WHEN 'run_quality_checks' THEN
-            SELECT s.* INTO status, rows_in, rows_out, rejected, evidence, results FROM dwh._check_step(run_id) AS s;
+            SELECT s.* INTO status, rows_in, rows_out, rejected, evidence, results FROM dwh._check_step(run_id, (run ->> 'started_at')::timestamptz) AS s;
+            SELECT 'failed: ' || string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') INTO message
+              FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail';
     END CASE;
 END
 $$;
-COMMENT ON FUNCTION dwh._run_step(text, text, bigint) IS 'Does one step of a run on all that waits for it.';
+COMMENT ON FUNCTION dwh._run_step(text, jsonb) IS 'Does one step of a run on all that waits for it.';
 
 CREATE FUNCTION dwh._running_step(step text, steps jsonb, run_id bigint) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -110,21 +114,24 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._running_step(text, jsonb, bigint) IS 'The step that follows these, at work, as a row of ops.run_steps in JSON.';
 
-CREATE FUNCTION dwh._begin_run(source text, caller_run_id text, trace_id text, OUT run jsonb, OUT is_announced boolean)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    run := jsonb_build_object(
+CREATE FUNCTION dwh._new_run(source text, caller_run_id text, trace_id text) RETURNS jsonb
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
         'run_id', nextval(pg_get_serial_sequence('ops.runs', 'run_id')), 'status', 'running', 'source', source,
         'started_at', clock_timestamp(), 'pid', pg_backend_pid(), 'username', current_user,
-        'caller_run_id', caller_run_id, 'trace_id', trace_id);
-    -- Under other isolation levels this transaction could not see the row that the worker writes.
-    is_announced := current_setting('transaction_isolation') = 'read committed'
-        AND dwh._record_evidence(jsonb_build_object('run', run,
-                'steps', jsonb_build_array(dwh._running_step('load_jsonl', '[]', (run ->> 'run_id')::bigint))));
-END
+        'caller_run_id', caller_run_id, 'trace_id', trace_id)
 $$;
-COMMENT ON FUNCTION dwh._begin_run(text, text, text) IS
-'A new run, as a row of ops.runs in JSON; announced in a transaction of its own where that is possible, so that others can see it at work.';
+COMMENT ON FUNCTION dwh._new_run(text, text, text) IS 'A new run, as a row of ops.runs in JSON.';
+
+CREATE FUNCTION dwh._announce_run(run jsonb) RETURNS boolean
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    -- Under other isolation levels this transaction could not see the row that the worker writes.
+    SELECT CASE WHEN current_setting('transaction_isolation') = 'read committed' THEN
+        dwh._record_evidence(jsonb_build_object('run', run,
+            'steps', jsonb_build_array(dwh._running_step('load_jsonl', '[]', (run ->> 'run_id')::bigint)))) ELSE false END
+$$;
+COMMENT ON FUNCTION dwh._announce_run(jsonb) IS
+'Writes a run in a transaction of its own where that is possible, so that others can see it at work; says whether it did.';
 
 CREATE FUNCTION dwh._announce_step(step text, steps jsonb, run_id bigint, is_announced boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -147,6 +154,7 @@ BEGIN
         UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp(), message = run ->> 'message'
          WHERE r.run_id = (run ->> 'run_id')::bigint;
     ELSE
+        PERFORM dwh._bury_dead_runs((run ->> 'run_id')::bigint);
         INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, message, caller_run_id, trace_id)
         SELECT n.run_id, n.status, n.source, n.started_at, clock_timestamp(), n.pid, n.username, n.message, n.caller_run_id, n.trace_id
           FROM jsonb_populate_record(NULL::ops.runs, run) AS n;
@@ -215,7 +223,7 @@ COMMENT ON FUNCTION dwh._fail_run(jsonb, jsonb, jsonb, jsonb, jsonb) IS
 
 -- The steps of a run, each with its evidence. The run and its steps travel as JSON: a variable of a table's row type would
 -- outlive the table in a session's plans.
-CREATE FUNCTION dwh._run_steps(run jsonb, is_announced boolean, OUT steps jsonb, OUT failed text)
+CREATE FUNCTION dwh._run_steps(run jsonb, OUT is_announced boolean, OUT steps jsonb, OUT failed text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
@@ -223,8 +231,8 @@ DECLARE
     name text;
     step jsonb;
     done record;
-    began timestamptz;
-    wal_before bigint;
+    began timestamptz := clock_timestamp();
+    wal_before bigint := dwh._wal_bytes();
     caller_name text := current_setting('application_name');
     evidence jsonb;
     sql_state text;
@@ -233,25 +241,27 @@ DECLARE
     hint text;
 BEGIN
     steps := '[]';
+    step := dwh._running_step('load_jsonl', steps, run_id);
+    is_announced := dwh._announce_run(run);
     FOREACH name IN ARRAY ARRAY['load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks'] LOOP
         step := dwh._running_step(name, steps, run_id);
         PERFORM dwh._announce_step(name, steps, run_id, is_announced);
         began := clock_timestamp();
         wal_before := dwh._wal_bytes();
-        done := dwh._run_step(name, run ->> 'source', run_id);
+        done := dwh._run_step(name, run);
         evidence := done.evidence;
         failed := coalesce(failed, done.failed);
         PERFORM dwh._raise_failed_checks(done.results);
         step := step || jsonb_build_object('status', done.status, 'rows_in', done.rows_in, 'rows_out', done.rows_out, 'rejected', done.rejected,
             'elapsed', clock_timestamp() - began, 'wal_bytes', dwh._wal_bytes() - wal_before, 'message', done.message);
         steps := steps || step;
-        IF dwh._setting('progress_notices')::boolean THEN
+        IF dwh._setting('progress_notices')::boolean AND done.status NOT IN ('nothing_new', 'no_data') THEN
             RAISE NOTICE '%: %, % rows in, % out, % rejected, % ms%', name, done.status, done.rows_in, done.rows_out, done.rejected,
                 round(extract(epoch FROM clock_timestamp() - began) * 1000), coalesce(', ' || done.message, '');
         END IF;
     END LOOP;
     PERFORM set_config('application_name', caller_name, true);
-EXCEPTION WHEN OTHERS OR query_canceled THEN
+EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
     -- The changes are undone and their locks gone, so that the worker waits for nothing.
     GET STACKED DIAGNOSTICS sql_state := RETURNED_SQLSTATE, message := MESSAGE_TEXT,
         detail := PG_EXCEPTION_DETAIL, hint := PG_EXCEPTION_HINT;
@@ -261,7 +271,7 @@ EXCEPTION WHEN OTHERS OR query_canceled THEN
     RAISE;
 END
 $$;
-COMMENT ON FUNCTION dwh._run_steps(jsonb, boolean) IS
+COMMENT ON FUNCTION dwh._run_steps(jsonb) IS
 'Does the steps of a run; where one fails, its changes are undone, the evidence is written and the error goes on.';
 
 CREATE FUNCTION dwh.run_pipeline(
@@ -276,11 +286,14 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     finished bigint;
     holder text;
-    begun record;
+    run jsonb;
     done record;
 BEGIN
     PERFORM dwh._require_warehouse();
-    IF dry_run THEN
+    IF dry_run IS NULL THEN
+        RAISE EXCEPTION 'dry_run must not be null'
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'True only says what would happen, false runs.', HINT = 'Leave it out for a run.';
+    ELSIF dry_run THEN
         RETURN QUERY SELECT d.step, d.status, d.rows_in, d.rows_out, d.rejected, d.elapsed, d.message FROM dwh._dry_run(run_pipeline.source) AS d;
         RETURN;
     END IF;
@@ -301,15 +314,15 @@ BEGIN
             USING ERRCODE = 'WH003', DETAIL = holder,
                   HINT = 'Try again when it has ended; a schedule may pass skip_if_running => true.';
     END IF;
-    begun := dwh._begin_run(run_pipeline.source, run_pipeline.run_id, trace_id);
-    done := dwh._run_steps(begun.run, begun.is_announced);
+    run := dwh._new_run(run_pipeline.source, run_pipeline.run_id, trace_id);
+    done := dwh._run_steps(run);
     PERFORM dwh._end_run(
-        begun.run || jsonb_build_object('message', done.failed, 'status', CASE WHEN done.steps @? '$[*].status ? (@ == "done")' THEN 'succeeded'
+        run || jsonb_build_object('message', done.failed, 'status', CASE WHEN done.steps @? '$[*].status ? (@ == "done")' THEN 'succeeded'
                                                               ELSE done.steps -> 0 ->> 'status' END),
-        begun.is_announced, done.steps);
-    RETURN QUERY SELECT s.* FROM dwh._steps_of_run((begun.run ->> 'run_id')::bigint) AS s;
+        done.is_announced, done.steps);
+    RETURN QUERY SELECT s.* FROM dwh._steps_of_run((run ->> 'run_id')::bigint) AS s;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION dwh.run_pipeline(text, boolean, text, text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dwh.run_pipeline(text, boolean, text, text, boolean) IS
-'Loads a file, directory or pattern (NULL = the landing directory) and takes it through all steps to checked marts, as one transaction. dry_run says what would happen and writes nothing. run_id is the caller''s own id of the run: once a run of that id did not fail, a repeat returns its result and does nothing; trace_id goes into ops.runs. skip_if_running returns one row with status skipped where another run is at work. Returns one row a step: status (done, nothing_new, no_data), rows in and out, refused lines, clock time, and what else is to say; for run_quality_checks the rows are checks and passed checks. Errors: WH001 if a check fails, WH003 at once while another run is at work, 22023 for a run_id of another source or of more than 512 characters, 40P01 (retry) where two sessions wait for each other''s files, those of the steps otherwise; then raw, staging and marts are as before, and the evidence is kept in ops. While it runs, application_name and ops.run_steps tell the step. A repeat loads nothing twice and says nothing_new or no_data.';
+'Loads a file, directory or pattern (NULL = the landing directory) and takes it through all steps to checked marts, as one transaction. dry_run says what would happen and writes nothing. run_id is the caller''s own id of the run: once a run of that id did not fail, a repeat returns its result and does nothing; trace_id goes into ops.runs. skip_if_running returns one row with status skipped where another run is at work. Returns one row a step: status (done, nothing_new, no_data; with dry_run would_do, would_fail), rows in and out, refused lines, clock time, and what else is to say; for run_quality_checks the rows are checks and passed checks. Errors: WH001 if a check fails, WH003 at once while another run is at work, 22023 for dry_run NULL, a run_id of another source or of more than 512 characters, 40P01 (retry) where two sessions wait for each other''s files, those of the steps otherwise; then raw, staging and marts are as before, and the evidence is kept in ops. While it runs, application_name and ops.run_steps tell the step. A repeat loads nothing twice and says nothing_new or no_data.';

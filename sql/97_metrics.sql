@@ -8,12 +8,12 @@ CREATE FUNCTION dwh.metrics(OUT name text, OUT labels jsonb, OUT value double pr
 LANGUAGE plpgsql STABLE ROWS 100 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM FROM dwh.explain_pipeline();   -- which refuses what are no tables of a warehouse
     RETURN QUERY
     WITH ledger AS MATERIALIZED (
         SELECT count(*) AS loads, sum(l.lines) AS lines, sum(l.bytes) AS bytes, sum(l.loaded) AS loaded, sum(l.rejected) AS rejected,
                sum(l.blank) AS blank, sum(l.staged) AS staged, sum(l.replayed) AS replayed, sum(l.conflicting) AS conflicting,
                sum(l.stage_rejected) AS stage_rejected, sum(l.forgotten) AS forgotten, sum(l.facts) AS facts,
-               count(*) FILTER (WHERE l.status = 'quarantined') AS quarantined, count(*) FILTER (WHERE l.status = 'stopped') AS stopped,
                max(l.loaded_at) FILTER (WHERE l.status NOT IN ('quarantined', 'stopped')) AS load, max(l.last_event) AS event
           FROM ops.loads AS l),
     runs AS MATERIALIZED (
@@ -26,14 +26,15 @@ BEGIN
     messages AS MATERIALIZED (
         SELECT a.state, a.created_at, a.delivered_at, row_number() OVER (PARTITION BY a.dedupe_key ORDER BY a.alert_id DESC) = 1 AS is_last
           FROM ops.alerts AS a),
-    parts AS MATERIALIZED (   -- a table, or one of its partitions; what a drop or rewrite holds is left out, not waited for
-        SELECT format('%s.%s', n.nspname, t.relname) AS "table", c.oid <> t.oid AS is_partition, pg_total_relation_size(c.oid) AS bytes
+    parts AS MATERIALIZED (   -- a table, or one of its partitions; the size of what a drop or rewrite holds is not waited for
+        SELECT format('%s.%s', n.nspname, t.relname) AS "table", c.oid <> t.oid AS is_partition, CASE WHEN NOT EXISTS (SELECT FROM pg_locks AS k WHERE k.database = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
+                    AND k.mode = 'AccessExclusiveLock' AND k.pid IS DISTINCT FROM pg_backend_pid()
+                    AND (k.relation IN (c.oid, c.reltoastrelid) OR k.relation IN (SELECT x.indexrelid FROM pg_index AS x WHERE x.indrelid IN (c.oid, c.reltoastrelid)))) THEN pg_total_relation_size(c.oid) END AS bytes
           FROM pg_class AS t
           JOIN pg_namespace AS n ON n.oid = t.relnamespace
           LEFT JOIN pg_inherits AS i ON i.inhparent = t.oid
           JOIN pg_class AS c ON c.oid = coalesce(i.inhrelid, t.oid)
-         WHERE n.nspname IN ('raw', 'staging', 'marts', 'ops') AND t.relkind IN ('r', 'p') AND NOT t.relispartition
-           AND NOT EXISTS (SELECT FROM pg_locks AS k WHERE k.relation = c.oid AND k.mode = 'AccessExclusiveLock' AND k.pid IS DISTINCT FROM pg_backend_pid())),
+         WHERE n.nspname IN ('raw', 'staging', 'marts', 'ops') AND t.relkind IN ('r', 'p') AND NOT t.relispartition),
     last_run AS (
         SELECT s.step, s.elapsed, s.rows_in, s.rows_out, s.rejected, s.wal_bytes FROM ops.run_steps AS s
          WHERE s.run_id = (SELECT max(r.run_id) FROM runs AS r WHERE r.status <> 'running')),
@@ -46,7 +47,7 @@ BEGIN
         (6, 'dwh_event_outcomes', 'gauge', 'Loaded lines by what became of them when they were staged.'),
         (7, 'dwh_facts_written', 'gauge', 'Facts of all loads, those that drop_before() took included.'),
         (8, 'dwh_backlog_loads', 'gauge', 'Loads that a step would take now.'),
-        (9, 'dwh_held_loads', 'gauge', 'Loads that go no further.'),
+        (9, 'dwh_held_loads', 'gauge', 'Loads that go no further (dwh.held_loads()).'),
         (10, 'dwh_freshness_seconds', 'gauge', 'Time since the last load was made (clock load), since the last event (clock event).'),
         (11, 'dwh_runs_kept', 'gauge', 'Runs in the history that is kept.'),
         (12, 'dwh_last_success_timestamp_seconds', 'gauge', 'When the last run that succeeded ended, also one without new data.'),
@@ -71,8 +72,9 @@ BEGIN
                (6, '{"outcome": "staged"}', coalesce(l.staged, 0)), (6, '{"outcome": "replayed"}', coalesce(l.replayed, 0)),
                (6, '{"outcome": "conflicting"}', coalesce(l.conflicting, 0)), (6, '{"outcome": "stage_rejected"}', coalesce(l.stage_rejected, 0)),
                (6, '{"outcome": "forgotten"}', coalesce(l.forgotten, 0)), (7, '{}', coalesce(l.facts, 0)),
-               (9, '{"status": "quarantined"}', l.quarantined), (9, '{"status": "stopped"}', l.stopped),
                (10, '{"clock": "load"}', extract(epoch FROM now() - l.load)), (10, '{"clock": "event"}', extract(epoch FROM now() - l.event))) AS v
+         UNION ALL SELECT 9, jsonb_build_object('status', k.status), count(h.load_id)
+                     FROM unnest('{quarantined,stopped}'::text[]) AS k (status) LEFT JOIN dwh.held_loads() AS h ON h.status = k.status GROUP BY k.status
          UNION ALL SELECT 8, jsonb_build_object('step', e.step), e.waiting FROM dwh.explain_pipeline() AS e
          UNION ALL SELECT 11, jsonb_build_object('status', k.status), count(r.run_id)
                      FROM unnest('{running,succeeded,nothing_new,no_data,failed,dead}'::text[]) AS k (status) LEFT JOIN runs AS r ON r.status = k.status GROUP BY k.status
@@ -92,7 +94,7 @@ BEGIN
          UNION ALL SELECT 22, '{}', coalesce(extract(epoch FROM now() - min(m.created_at)), 0) FROM messages AS m WHERE m.delivered_at IS NULL
          UNION ALL SELECT 23, jsonb_build_object('table', k."table"), count(p."table") FROM unnest('{staging.user_events,marts.fact_user_events}'::text[]) AS k ("table")
                      LEFT JOIN parts AS p ON p."table" = k."table" AND p.is_partition GROUP BY k."table"
-         UNION ALL SELECT 24, jsonb_build_object('table', p."table"), sum(p.bytes) FROM parts AS p GROUP BY p."table")
+         UNION ALL SELECT 24, jsonb_build_object('table', p."table"), sum(p.bytes) FROM parts AS p GROUP BY p."table" HAVING bool_and(p.bytes IS NOT NULL))
     SELECT f.name, s.labels, s.value::double precision, f.type, f.help
       FROM samples AS s JOIN families AS f ON f.position = s.position
      WHERE s.value IS NOT NULL ORDER BY f.position, s.labels::text COLLATE "C";

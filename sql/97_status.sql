@@ -24,15 +24,18 @@ DECLARE
     w record;
     r record;
     is_at_work boolean;
-    command text;
+    held text;
 BEGIN
+    PERFORM FROM dwh.explain_pipeline();   -- which refuses what are no tables of a warehouse
     SELECT w.model_version, n.nspowner::regrole::text AS owner INTO STRICT w
       FROM ops.warehouse AS w CROSS JOIN pg_namespace AS n WHERE n.nspname = 'ops';
     RETURN QUERY SELECT 'warehouse', 'ok', format('model %s, owner %s, %s', w.model_version, w.owner, pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)))
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname IN ('raw', 'staging', 'marts', 'ops') AND c.relkind IN ('r', 'm')
        -- to look at a size takes a lock: what a drop or rewrite holds is left out, not waited for
-       AND NOT EXISTS (SELECT FROM pg_locks AS k WHERE k.relation = c.oid AND k.mode = 'AccessExclusiveLock' AND k.pid IS DISTINCT FROM pg_backend_pid());
+       AND NOT EXISTS (SELECT FROM pg_locks AS k WHERE k.database = (SELECT b.oid FROM pg_database AS b WHERE b.datname = current_database())
+               AND k.mode = 'AccessExclusiveLock' AND k.pid IS DISTINCT FROM pg_backend_pid()
+               AND (k.relation IN (c.oid, c.reltoastrelid) OR k.relation IN (SELECT x.indexrelid FROM pg_index AS x WHERE x.indrelid IN (c.oid, c.reltoastrelid))));
 
     SELECT l.load_id, l.status, l.lines, l.loaded, l.rejected, l.loaded_at, regexp_replace(l.path, '^.*/', '') AS file INTO r
       FROM ops.loads AS l WHERE l.status NOT IN ('quarantined', 'stopped') ORDER BY l.loaded_at DESC, l.load_id DESC LIMIT 1;
@@ -56,7 +59,7 @@ BEGIN
         CASE WHEN r IS NULL THEN E'none yet\nSELECT * FROM dwh.run_pipeline();'
              WHEN is_at_work THEN format('run %s at work for %s%s', r.run_id, date_trunc('second', now() - r.started_at), format(', step %s', r.step_no || ' ' || r.step))
              WHEN r.status = 'running' THEN format(E'run %s is dead: its backend or transaction is gone; the next run marks it\nSELECT * FROM dwh.run_pipeline();', r.run_id)
-             WHEN r.status IN ('failed', 'dead') THEN format(E'run %s %s%s%s, %s ago\nSELECT * FROM ops.runs WHERE run_id = %s;', r.run_id, r.status,
+             WHEN r.status IN ('failed', 'dead') THEN format(E'run %s %s%s%s, %s ago\nSELECT run_id, status, sqlstate, started_at FROM ops.runs WHERE run_id = %s;', r.run_id, r.status,
                   ' in ' || r.step, ': ' || r.sqlstate, date_trunc('second', now() - coalesce(r.finished_at, r.started_at)), r.run_id)
              ELSE format('run %s, %s, %s ago, took %s', r.run_id, r.status, date_trunc('second', now() - r.finished_at),
                          date_trunc('milliseconds', r.finished_at - r.started_at)) END;
@@ -66,18 +69,19 @@ BEGIN
     RETURN QUERY SELECT 'backlog', CASE WHEN r.list IS NULL THEN 'ok' WHEN is_at_work THEN 'info' ELSE 'warn' END,
         coalesce('loads that wait: ' || r.list || E'\nSELECT * FROM dwh.run_pipeline();', 'no load waits for a step');
 
-    FOREACH command IN ARRAY ARRAY['quarantined', 'stopped'] LOOP   -- those that no later load of their path stands in for
-        SELECT count(*) AS n, min(q.load_id) AS first INTO r FROM ops.loads AS q
-         WHERE q.status IN ('quarantined', 'stopped') AND q.status = command AND NOT EXISTS (SELECT FROM ops.loads AS l
-               WHERE l.path = q.path AND l.load_id > q.load_id AND l.status NOT IN ('quarantined', 'stopped'));
-        RETURN QUERY SELECT command, CASE r.n WHEN 0 THEN 'ok' ELSE 'warn' END, CASE r.n WHEN 0 THEN 'no load' ELSE
-            format(E'%s, the first is load %s: mend the file, or load_jsonl(path, force => true)\nSELECT * FROM ops.loads WHERE status = %L;', r.n, r.first, command) END;
+    FOREACH held IN ARRAY ARRAY['quarantined', 'stopped'] LOOP
+        SELECT h.load_id, h.quarantined_by, regexp_replace(h.path, '^.*/', '') AS file, count(*) OVER () AS n INTO r
+          FROM dwh.held_loads() AS h WHERE h.status = held ORDER BY h.load_id DESC LIMIT 1;
+        RETURN QUERY SELECT held, CASE WHEN r IS NULL THEN 'ok' ELSE 'warn' END, CASE WHEN r IS NULL THEN 'no load' ELSE
+            format(E'%s, the last is load %s: %s\n%s\nSELECT load_id, path, quarantined_by FROM dwh.held_loads();', r.n, r.load_id, r.file,
+                   CASE WHEN r.quarantined_by IS NULL THEN 'mend the file, or dwh.load_jsonl(path, force => true)'
+                        ELSE format('mend the file, or change the check %s (not force)', r.quarantined_by) END) END;
     END LOOP;
 
     SELECT coalesce(sum(l.rejected + l.stage_rejected), 0) AS refused, coalesce(sum(l.lines - l.blank), 0) AS lines, min(l.load_id) AS first INTO r
       FROM ops.loads AS l WHERE l.loaded_at > now() - interval '1 day';
     RETURN QUERY SELECT 'rejects', CASE r.refused WHEN 0 THEN 'ok' ELSE 'info' END, format('%s of %s lines refused in a day', r.refused, r.lines)
-        || CASE r.refused WHEN 0 THEN '' ELSE format(E'\nSELECT class, count(*) FROM ops.rejects WHERE load_id >= %s GROUP BY 1;', r.first) END;
+        || CASE r.refused WHEN 0 THEN '' ELSE format(E'\nSELECT load_id, path, rejected, stage_rejected FROM ops.loads WHERE load_id >= %s;', r.first) END;
 
     SELECT (SELECT max(l.loaded_at) FROM ops.loads AS l WHERE l.status NOT IN ('quarantined', 'stopped')) AS load,
            (SELECT max(l.last_event) FROM ops.loads AS l) AS event INTO r;
@@ -91,22 +95,25 @@ BEGIN
                           WHERE q.name = c.name ORDER BY q.result_id DESC LIMIT 1) AS v ON true
      WHERE c.enabled;
     RETURN QUERY SELECT 'checks', CASE WHEN r.is_error THEN 'fail' WHEN r.failing IS NOT NULL THEN 'warn' WHEN r.judged = 0 THEN 'info' ELSE 'ok' END,
-        coalesce('failing: ' || r.failing || E'\nSELECT * FROM ops.quality_results WHERE status = ''fail'' ORDER BY result_id DESC;',
+        coalesce('failing: ' || r.failing || E'\nSELECT name, observed, allowed FROM ops.quality_results WHERE status = ''fail'';',
                  format('none of %s fails%s', r.n, CASE r.judged WHEN r.n THEN '' ELSE format(', %s not run yet', r.n - r.judged) END));
 
-    SELECT count(*) AS n, string_agg(a.dedupe_key, ', ' ORDER BY a.alert_id) AS keys, bool_or(a.severity = 'error') AS is_error INTO r
+    SELECT count(*) AS n, string_agg(CASE a.dedupe_key WHEN 'run:' THEN 'run:(landing directory)' WHEN 'files:' THEN 'files:(landing directory)' ELSE a.dedupe_key END, ', '
+           ORDER BY a.alert_id) AS keys, bool_or(a.severity = 'error') AS is_error INTO r
       FROM (SELECT DISTINCT ON (a.dedupe_key) a.alert_id, a.dedupe_key, a.state, a.severity FROM ops.alerts AS a
              ORDER BY a.dedupe_key, a.alert_id DESC) AS a WHERE a.state <> 'recovered';
     RETURN QUERY SELECT 'incidents', CASE WHEN r.is_error THEN 'fail' WHEN r.n > 0 THEN 'warn' ELSE 'ok' END,
-        CASE r.n WHEN 0 THEN 'none open' ELSE format(E'%s open: %s\nSELECT * FROM ops.alerts ORDER BY alert_id DESC;', r.n,
+        CASE r.n WHEN 0 THEN 'none open' ELSE format(E'%s open: %s\nSELECT alert_id, dedupe_key, state, run_id FROM ops.alerts ORDER BY 1 DESC;', r.n,
             CASE WHEN length(r.keys) > 60 THEN substr(r.keys, 1, 57) || '...' ELSE r.keys END) END;
     SELECT count(*) AS n, min(a.created_at) AS oldest, max(a.attempts) AS attempts INTO r FROM ops.alerts AS a WHERE a.delivered_at IS NULL;
     RETURN QUERY SELECT 'messages', CASE r.n WHEN 0 THEN 'ok' ELSE 'warn' END, CASE r.n WHEN 0 THEN 'none waits to be delivered' ELSE
-        format(E'%s not delivered, the oldest for %s, tried %s times: is a sender at work?\nSELECT alert_id, next_at, last_error FROM ops.alerts WHERE delivered_at IS NULL;',
+        format(E'%s not delivered, the oldest for %s, tried %s times: is a sender at work?\nSELECT alert_id, next_at, attempts FROM ops.alerts WHERE delivered_at IS NULL;',
                r.n, date_trunc('second', now() - r.oldest), r.attempts) END;
 
     r := NULL;
     IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'cron' AND c.relname = 'job'
+                  AND EXISTS (SELECT FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid AND e.extname = 'pg_cron'   -- nobody else's
+                               WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
                   AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')) THEN
         EXECUTE 'SELECT min(j.schedule) AS schedule, bool_or(j.active) AS active FROM cron.job AS j
                   WHERE j.jobname = ''dwh_run_pipeline'' AND j.database = current_database()' INTO r;
@@ -134,6 +141,11 @@ RETURNS SETOF record
 LANGUAGE plpgsql STABLE ROWS 6 SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
+    IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'ops' AND c.relkind <> 'r'
+                  AND c.relname IN ('warehouse', 'loads', 'runs', 'run_steps', 'quality_checks', 'quality_results', 'alerts')) THEN
+        RAISE EXCEPTION 'schema ops holds views in the place of tables'   -- whose functions would run as the caller
+            USING ERRCODE = 'undefined_table', DETAIL = 'They are not of a warehouse.', HINT = 'SELECT * FROM dwh.create_warehouse();';
+    END IF;
     RETURN QUERY
     WITH open AS MATERIALIZED (
         SELECT l.staged_at, l.users_at, l.products_at, l.facts_at, l.status = 'quarantined' AS is_quarantined, l.status = 'stopped' AS is_stopped
@@ -182,9 +194,9 @@ LANGUAGE sql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
      WHERE p.pronamespace = 'dwh'::regnamespace AND NOT starts_with(p.proname::text, '_')
      ORDER BY array_position(ARRAY['create_warehouse', 'generate_events', 'landing_directory', 'run_pipeline', 'schedule_pipeline', 'unschedule_pipeline',
                   'status', 'help', 'explain_pipeline', 'trace', 'metrics',
-                  'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'check_kinds', 'retry_rejects',
-                  'claim_alerts', 'ack_alert', 'fail_alert', 'forget_user', 'drop_before', 'prune_history', 'grant_roles', 'revoke_roles',
-                  'typed_events', 'user_versions', 'product_state', 'product_prices', 'resolved_facts', 'fact_partitions',
+                  'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'add_quality_check', 'check_kinds', 'retry_rejects',
+                  'claim_alerts', 'ack_alert', 'fail_alert', 'forget_user', 'drop_before', 'prune_history', 'grant_roles',
+                  'typed_events', 'user_versions', 'product_state', 'product_prices', 'resolved_facts', 'fact_partitions', 'held_loads',
                   'event_id', 'parse_event', 'last_known', 'sample_events', 'dirty_kinds'], p.proname::text),   -- what is new comes last
               p.proname::text COLLATE "C", pg_get_function_identity_arguments(p.oid) COLLATE "C" DESC
 $$;

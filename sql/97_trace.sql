@@ -61,7 +61,7 @@ BEGIN
             found_bytes := dwh._line_bytes(candidate, byte_offset);
             line := convert_from(found_bytes, 'UTF8');
             IF altered THEN   -- dwh.nul_escapes was replace
-                line := replace(line, '\u0000', '\ufffd');
+                line := regexp_replace(line, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g');
             END IF;
             IF line::jsonb = _trace_file.payload THEN
                 path := candidate; bytes := found_bytes; note := NULL;

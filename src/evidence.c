@@ -47,6 +47,9 @@ write_as_caller(EvidenceSegment *segment)
 	Oid			types[] = {TEXTOID};
 	Datum		values[1];
 
+	/* whatever the role or the database has by default */
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -124,7 +127,10 @@ make_segment(Jsonb *evidence, dsm_segment **mapping)
 	return segment;
 }
 
-/* Starts the worker and waits for its end; false if none could be started. */
+/*
+ * Starts the worker and waits for its end; false if none could be started. A cancel that comes meanwhile waits, too, not
+ * longer than the worker may (2): what it would interrupt is the evidence of the one before.
+ */
 static bool
 run_worker(dsm_segment *mapping)
 {
@@ -143,7 +149,9 @@ run_worker(dsm_segment *mapping)
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		return false;
+	HOLD_INTERRUPTS();
 	WaitForBackgroundWorkerShutdown(handle);
+	RESUME_INTERRUPTS();
 	return true;
 }
 

@@ -248,6 +248,24 @@ copy_payload(const Jsonb *payload)
 	return copy;
 }
 
+/* Unlike jsonb's own hash it sees where a nesting ends: {"a":{"b":1},"c":2} is not {"a":{"b":1,"c":2}}. */
+static uint64
+hash_of_payload(Jsonb *payload)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&payload->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	uint64		hash = 0;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		hash = hash_combine64(hash, (uint64) token);
+		if (token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM)
+			JsonbHashScalarValueExtended(&value, &hash, 1);
+	}
+	return hash;
+}
+
 static void
 fill_event(Entry *entry, Jsonb *payload, const Datum *values, const bool *nulls)
 {
@@ -259,7 +277,7 @@ fill_event(Entry *entry, Jsonb *payload, const Datum *values, const bool *nulls)
 	claim->event_id = *DatumGetUUIDP(values[FIELD_EVENT_ID]);
 	claim->event_time = DatumGetTimestampTz(values[FIELD_EVENT_TIME]);
 	claim->kind = CLAIM_NEW;
-	claim->payload = DatumGetUInt64(DirectFunctionCall2(jsonb_hash_extended, JsonbPGetDatum(payload), Int64GetDatum(1)));
+	claim->payload = hash_of_payload(payload);
 	claim->user = hash_of_text(entry->user_id);
 	claim->product = nulls[FIELD_PRODUCT_ID] ? 0 : Max(hash_of_text(values[FIELD_PRODUCT_ID]), 1);
 }

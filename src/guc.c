@@ -83,7 +83,7 @@ dwh_guc_init(void)
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("dwh.kept_offenders",
 							"How many offenders a result of a quality check keeps.",
-							NULL, &dwh_kept_offenders, 10, 0, 1000, PGC_USERSET, 0, NULL, NULL, NULL);
+							NULL, &dwh_kept_offenders, 10, 1, 1000, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("dwh.landing_directory",
 							   "Directory that generate_events() writes to and run_pipeline() reads when no path is given.",
 							   "Absolute path. Empty means dwh_landing/<database oid> inside the data directory, made on first use.",

@@ -55,12 +55,14 @@ is_poisoned(int64 refused, int64 counted)
 {
 	Oid			types[] = {INT8OID, INT8OID};
 	Datum		values[] = {Int64GetDatum(refused), Int64GetDatum(counted)};
+	MemoryContext caller = CurrentMemoryContext;
 	bool		isnull;
 	bool		result;
 
 	SPI_execute_with_args(poisoned_query, 2, types, values, NULL, true, 0);
 	result = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_freetuptable(SPI_tuptable);
+	MemoryContextSwitchTo(caller);
 	return result;
 }
 

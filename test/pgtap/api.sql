@@ -26,6 +26,7 @@ SELECT has_function('dwh', f.name, f.arguments, format('dwh.%s(%s)', f.name, arr
                ('claim_alerts', '{integer,interval}'),
                ('ack_alert', '{bigint,text[]}'),
                ('fail_alert', '{bigint,text,text[]}'),
+               ('held_loads', '{}'),
                ('status', '{}'),
                ('explain_pipeline', '{}'),
                ('metrics', '{}'),

@@ -50,7 +50,7 @@ SELECT p.oid::regprocedure AS comment_without_returns_or_errors FROM pg_proc AS 
    AND NOT (obj_description(p.oid, 'pg_proc') LIKE '%Returns %' AND obj_description(p.oid, 'pg_proc') LIKE '%Errors: %') ORDER BY p.proname COLLATE "C";
 
 -- The API of the manual.
-SELECT f AS missing FROM unnest(ARRAY['create_warehouse', 'generate_events', 'sample_events', 'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'add_quality_check', 'check_kinds', 'run_pipeline', 'retry_rejects', 'forget_user', 'drop_before', 'claim_alerts', 'ack_alert', 'fail_alert', 'event_id', 'dirty_kinds', 'status', 'explain_pipeline', 'metrics', 'trace', 'help']) AS f
+SELECT f AS missing FROM unnest(ARRAY['create_warehouse', 'generate_events', 'sample_events', 'load_jsonl', 'stage_events', 'apply_scd2', 'upsert_products', 'load_facts', 'run_quality_checks', 'add_quality_check', 'check_kinds', 'run_pipeline', 'retry_rejects', 'forget_user', 'drop_before', 'claim_alerts', 'ack_alert', 'fail_alert', 'event_id', 'dirty_kinds', 'held_loads', 'status', 'explain_pipeline', 'metrics', 'trace', 'help']) AS f
  WHERE NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.proname = f);
 
 -- The queries that users bring along, unchanged.

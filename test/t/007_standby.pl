@@ -47,6 +47,7 @@ my %readers = (
 	product_prices => ['SELECT * FROM dwh.product_prices() ORDER BY 1, 3'],
 	resolved_facts => ['SELECT * FROM dwh.resolved_facts(1) AS f ORDER BY f::text'],
 	check_kinds => ['SELECT * FROM dwh.check_kinds()'],
+	held_loads => ['SELECT * FROM dwh.held_loads()'],
 	status => ['SELECT item, state FROM dwh.status()'],
 	explain_pipeline => ['SELECT * FROM dwh.explain_pipeline()'],
 	metrics => [q{SELECT name, labels, value FROM dwh.metrics() WHERE name !~ '(age|freshness|alert)_seconds$|table_bytes'}],

@@ -18,7 +18,7 @@ $node->safe_psql($db, 'CREATE EXTENSION dwh_ext');
 # ---- what PUBLIC may call: only what reads its arguments, or tables that its caller may read ----
 my %harmless = map { $_ => 1 } qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state
   product_prices resolved_facts
-  fact_partitions last_known check_kinds status explain_pipeline metrics help);
+  fact_partitions last_known check_kinds held_loads status explain_pipeline metrics help);
 my @public = split /\n/, $node->safe_psql($db, q{SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dwh'::regnamespace
 	AND has_function_privilege('mallory', oid, 'EXECUTE') ORDER BY 1});
 is(join(' ', grep { !$harmless{$_} } @public), '', 'PUBLIC may call nothing that writes or reads files');
@@ -137,10 +137,10 @@ sqlstate($node, $closed, $_, '42501', "reader may not: $_", user => 'analyst')
 # Every public function, called by everybody: 42501, unless it is on the list. A new function is on none.
 my %may = (
 	stranger => [qw(sample_events dirty_kinds parse_event event_id help)],
-	analyst => [qw(sample_events dirty_kinds parse_event event_id help fact_partitions status metrics explain_pipeline)],
+	analyst => [qw(sample_events dirty_kinds parse_event event_id help fact_partitions held_loads status metrics explain_pipeline)],
 	scheduler => [qw(sample_events dirty_kinds parse_event event_id typed_events user_versions product_state product_prices resolved_facts fact_partitions
 		landing_directory generate_events load_jsonl stage_events apply_scd2 upsert_products load_facts run_quality_checks run_pipeline retry_rejects
-		prune_history schedule_pipeline unschedule_pipeline claim_alerts ack_alert fail_alert check_kinds status metrics explain_pipeline help trace)]);
+		prune_history schedule_pipeline unschedule_pipeline claim_alerts ack_alert fail_alert check_kinds held_loads status metrics explain_pipeline help trace)]);
 my @calls = split /\n/, $node->safe_psql($closed, q{
 	SELECT p.proname || ' ' || format('SELECT * FROM dwh.%I(%s)', p.proname, coalesce((SELECT string_agg(format('NULL::%s', format_type(t, NULL)), ', ' ORDER BY n)
 	       FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (t, n) WHERE n <= p.pronargs - p.pronargdefaults), ''))
