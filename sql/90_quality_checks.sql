@@ -35,7 +35,7 @@ BEGIN
     -- the query stands on lines of its own: it may end in a comment
     EXECUTE format(E'WITH o AS MATERIALIZED (SELECT to_jsonb(q.*) AS offender FROM (\n%s\n) AS q) '
                     'SELECT (SELECT count(*) FROM o), (SELECT jsonb_agg(f.offender) FROM (SELECT o.offender FROM o LIMIT %s) AS f), '
-                    '(SELECT jsonb_object_agg(l.load_id, l.offenders) FROM (SELECT regexp_replace(o.offender ->> ''load_id'', ''\.0+$'', '''') AS load_id, count(*) AS offenders '
+                    '(SELECT jsonb_object_agg(l.load_id, l.offenders) FROM (SELECT regexp_replace(o.offender ->> ''load_id'', ''[.]0+$'', '''') AS load_id, count(*) AS offenders '
                     'FROM o WHERE o.offender ->> ''load_id'' IS NOT NULL GROUP BY 1) AS l)', query, dwh._setting('kept_offenders'))
        INTO observed, offenders, by_load USING load_ids;
 END

@@ -32,4 +32,17 @@ SELECT test.put('e_5.jsonl', '', '');
 SELECT * FROM test.examined('e_*.jsonl');
 SELECT * FROM test.dry('e_*.jsonl');
 SELECT e.path ~ 'e_3' AS is_3, e.days, e.day_events, e.day_late, e.first_event, e.last_event, e.users, e.products FROM dwh._examine(test.dir() || '/e_*.jsonl') AS e;
+-- where a nesting ends makes another payload
+SELECT test.put('f_1.jsonl', test.event('{"event_id": "n1", "a": {"b": 1}, "c": 2}'), test.event('{"event_id": "n1", "a": {"b": 1, "c": 2}}'),
+    test.event('{"event_id": "n2", "a": [[1], 2]}'), test.event('{"event_id": "n2", "a": [[1, 2]]}'), test.event('{"event_id": "n2", "a": [[1], 2.0]}'));
+SELECT staged, replayed, conflicting FROM dwh._examine(test.dir() || '/f_*.jsonl') WHERE path ~ 'f_1';
+SELECT count(*) FROM dwh.load_jsonl(test.dir() || '/f_1.jsonl');
+SELECT staged, replayed, conflicting FROM dwh.stage_events((SELECT max(load_id) FROM ops.loads));
+-- a forced load is not judged; neither an answer nor a run for NULL
+SELECT test.put('f_2.jsonl', VARIADIC (SELECT array_agg(CASE WHEN i <= 15 THEN format('broken %s', i) ELSE test.event(jsonb_build_object('event_id', 'f' || i)) END ORDER BY i) FROM generate_series(1, 20) AS i));
+SELECT status FROM dwh.load_jsonl(test.dir() || '/f_2.jsonl', force => true);
+SELECT status FROM test.dry('f_2.jsonl') WHERE step = 'run_quality_checks';
+\set VERBOSITY sqlstate
+SELECT count(*) FROM dwh.run_pipeline(dry_run => NULL);
+\set VERBOSITY default
 DROP FUNCTION test.dry, test.examined;

@@ -124,6 +124,22 @@ SELECT count(*) FROM dwh.help() WHERE does !~ '\.$' OR does ~ '\. [A-Z]';
 SELECT p.oid::regprocedure AS not_in_help FROM pg_proc AS p WHERE p.pronamespace = 'dwh'::regnamespace AND p.proname NOT LIKE '\_%' AND p.proname::text NOT IN (SELECT name FROM dwh.help());
 SELECT does FROM dwh.help() WHERE name = 'status';
 
+-- What only looks like pg_cron's, or like a warehouse, is not read: its functions would run as the caller.
+CREATE SCHEMA cron;
+CREATE FUNCTION cron.trap() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped'; END $$;
+CREATE VIEW cron.job AS SELECT cron.trap() AS schedule, true AS active, 'dwh_run_pipeline'::text AS jobname, current_database()::text AS database;
+SELECT detail FROM dwh.status() WHERE item = 'schedule';
+DROP SCHEMA cron CASCADE;
+ALTER TABLE ops.alerts RENAME TO kept;
+CREATE VIEW ops.alerts AS SELECT * FROM ops.kept;
+\set VERBOSITY sqlstate
+SELECT count(*) FROM dwh.status();
+SELECT count(*) FROM dwh.metrics();
+SELECT count(*) FROM dwh.explain_pipeline();
+DROP VIEW ops.alerts;
+ALTER TABLE ops.kept RENAME TO alerts;
+\set VERBOSITY default
+
 -- Without a warehouse, or with a column missing.
 ALTER TABLE ops.loads RENAME COLUMN facts TO others;
 \set VERBOSITY sqlstate

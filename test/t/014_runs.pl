@@ -23,6 +23,8 @@ my $claimed = sub {
 	return $got;
 };
 
+my $settled = sub { $query->('SELECT dwh.ack_alert(alert_id) FROM ops.alerts WHERE delivered_at IS NULL') };
+
 # ---- what a run says ----
 my $first = $new_file->();
 my ($out, $err) = sqlstate($node, $db, "SET dwh.progress_notices = on; SELECT * FROM dwh.run_pipeline('$first', run_id => 'morning', trace_id => 'trace-1')", '00000', 'a run');
@@ -86,7 +88,7 @@ like($out, qr/^run_pipeline\|skipped\|0\|0\|0\|00:00:00\|Run $run_id holds the l
 is($last_run->('run_id'), $run_id, 'neither is a run');
 
 # ---- cancelled ----
-$claimed->();
+$settled->();
 $query->("SELECT pg_cancel_backend($pid)");
 is((end_sql($run))[0], '57014', 'a run is cancelled');
 is(layers_checksum($node, $db), $before, 'raw, staging and marts as before') if $query->("SELECT pg_terminate_backend($blocker_pid)");
@@ -103,7 +105,7 @@ for my $case ([ 'terminated', sub { $query->("SELECT pg_terminate_backend($_[0])
 {
 	my ($what, $end) = @$case;
 	$before = layers_checksum($node, $db);
-	$claimed->();
+	$settled->();
 	($run, $pid, $blocker, $blocker_pid) = blocked_run("'" . $new_file->() . "'");
 	$file = "$dir/$file_no.jsonl";
 	$end->($pid);
@@ -139,7 +141,7 @@ for my $case ([ 'a poisoned file', "poison\n" x 20, '' ],
 	my ($what, $text, $sql) = @$case;
 	$query->($sql) if $sql;
 	$before = layers_checksum($node, $db);
-	$claimed->();
+	$settled->();
 	my $path = write_file("$dir/bad.jsonl", $text);
 	sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$path')", 'WH001', "$what: WH001");
 	is(layers_checksum($node, $db), $before, "$what: raw, staging and marts as before");
@@ -148,6 +150,16 @@ for my $case ([ 'a poisoned file', "poison\n" x 20, '' ],
 	is($claimed->(), "check:$check first-fail quality check $check failed", "$what: one alert");
 	$query->(q{DELETE FROM ops.quality_checks WHERE name = 'never'}) if $sql;
 	sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('" . $new_file->() . "')", '00000', "$what: the next run is fine");
+}
+# ---- cancelled twice, the second time while the evidence of the first is written ----
+for my $gap (0, 5, 10, 20)
+{
+	($run, $pid, $blocker, $blocker_pid) = blocked_run("'" . $new_file->() . "'");
+	$query->("SELECT pg_cancel_backend($pid), pg_sleep($gap / 1000.0), pg_cancel_backend($pid)");
+	is((end_sql($run))[0], '57014', "cancelled twice within $gap ms");
+	$query->("SELECT pg_terminate_backend($blocker_pid)");
+	end_sql($blocker);
+	is($last_run->('status, sqlstate'), 'failed|57014', 'the evidence is written');
 }
 is($query->(q{SELECT count(*) FROM ops.runs WHERE status = 'running'}), '0', 'no run is left open');
 is_sound($node, $db, 'every check passes');

@@ -132,5 +132,71 @@ is($node->safe_psql('restored', 'SELECT status FROM dwh.create_warehouse()'), 'a
 is(scalar run_sql($node, 'restored', q{SELECT dwh.add_quality_check('bad', 'SELECT nothing')}), '42703', 'restored: checks are tried as before');
 is(scalar run_sql($node, 'restored', q{INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('bad', 'warn', 'Bad.', 'SELECT nothing')}), '42703', 'restored: by row as well');
 
+# ---- data that end the check's query with an error ----
+my $last = sub { $sql->("SELECT $_[0] FROM ops.runs ORDER BY run_id DESC LIMIT 1") };
+my $incidents = sub { $sql->(q{SELECT coalesce(string_agg(dedupe_key || ' ' || state, ', ' ORDER BY dedupe_key), '') FROM (SELECT DISTINCT ON (dedupe_key) * FROM ops.alerts
+	WHERE dedupe_key IN ('check:age', 'check:never_tv', 'check:must') ORDER BY dedupe_key, alert_id DESC) AS a}) };
+$sql->(q{DELETE FROM ops.quality_checks WHERE kind = 'query'});
+my $shop = temp_dir();
+my $aged = sub { write_file("$shop/$_[0].jsonl", qq({"event_id": "$_[0]", "event_time": "2025-01-10T00:00:00Z", "event_type": "x", "user_id": "u1", "age": $_[1]}\n)) };
+$sql->(q{SELECT dwh.add_quality_check('age', $$SELECT s.load_id FROM staging.user_events AS s WHERE (s.attributes ->> 'age')::int > 150 AND ($1 IS NULL OR s.load_id = ANY ($1))$$)});
+$aged->('young', 20);
+$aged->('wrong', '"abc"');
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", 'WH001', 'a check that ends in an error because of one load fails');
+is($sql->(q{SELECT regexp_replace(path, '^.*/', ''), quarantined_by FROM ops.loads WHERE status = 'quarantined' ORDER BY load_id DESC LIMIT 1}), 'wrong.jsonl|age', 'and quarantines that load');
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'the next run goes on without it');
+is($incidents->(), 'check:age first-fail', 'the incident is open while the load is held');
+is($sql->(q{SELECT path ~ 'wrong', quarantined_by FROM dwh.held_loads() ORDER BY load_id DESC LIMIT 1}), 't|age', 'which held_loads() lists');
+$sql->(q{UPDATE ops.quality_checks SET enabled = false WHERE name = 'age'});
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'switched off, the check releases it');
+is($incidents->(), 'check:age recovered', 'and the incident has ended');
+
+# ---- a load that was there before the run ----
+$sql->(q{SELECT dwh.add_quality_check('never_tv', $$SELECT s.load_id FROM staging.user_events AS s WHERE s.device = 'tv' AND ($1 IS NULL OR s.load_id = ANY ($1))$$)});
+my $early = events('early', 5, 1);
+$sql->("SELECT * FROM dwh.load_jsonl('$early')");
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", 'WH001', 'loaded before, staged by the run');
+is($sql->(q{SELECT status, quarantined_by, staged FROM ops.loads ORDER BY load_id DESC LIMIT 1}), 'quarantined|never_tv|0', 'it is quarantined all the same');
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'and the next run is fine');
+# the rule that counts is the one that the verdict was by
+$sql->(q{SELECT dwh.add_quality_check('slow', 'SELECT x FROM pg_sleep(2) AS x WHERE x IS NULL', sort_order => 2000)});
+my $raced = events('raced', 5, 1);
+my $run = begin_sql($node, $db, "SELECT * FROM dwh.run_pipeline('$raced')");
+wait_for($run, q{wait_event = 'PgSleep'});
+$sql->(q{UPDATE ops.quality_checks SET max_offenders = 5 WHERE name = 'never_tv'});
+is((end_sql($run))[0], 'WH001', 'a check that is relaxed while the run works');
+$sql->(q{DELETE FROM ops.quality_checks WHERE name = 'slow'});
+is($sql->("SELECT status FROM dwh.run_pipeline('$raced') LIMIT 1"), 'done', 'has released the load');
+$sql->(q{UPDATE ops.quality_checks SET max_offenders = NULL WHERE name = 'never_tv'});
+
+# ---- forced: it is said what blocks ----
+my $forced = events('forced', 5, 1);
+$sql->("SELECT * FROM dwh.load_jsonl('$forced', force => true)");
+(undef, $err) = sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", 'WH001', 'a forced load is not quarantined');
+like($err, qr/^HINT: .*forced load.*\(forced\.jsonl\).*'never_tv'/m, 'and HINT names it');
+$sql->(q{DELETE FROM ops.quality_checks WHERE name = 'never_tv'});
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'without the check the run is fine');
+is($incidents->(), 'check:age recovered, check:never_tv recovered', 'a check that is gone has no incident');
+
+# ---- an assertion is a failure like others ----
+$sql->(q{CREATE FUNCTION public.must(b boolean) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN ASSERT b, 'must hold'; RETURN b; END$$});
+$sql->(q{SELECT dwh.add_quality_check('must', $$SELECT s.load_id FROM staging.user_events AS s WHERE NOT public.must(s.device <> 'tv') AND ($1 IS NULL OR s.load_id = ANY ($1))$$)});
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('" . events('assert', 5, 1) . "')", 'P0004', 'an assertion in a check');
+is($last->('status, sqlstate'), 'failed|P0004', 'leaves evidence');
+$sql->(q{UPDATE ops.quality_checks SET severity = 'warn' WHERE name = 'must'});
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('" . events('assert2', 5, 1) . "')", '00000', 'of severity warn it stops nothing');
+is($incidents->(), 'check:age recovered, check:must first-fail, check:never_tv recovered', 'and is told');
+sqlstate($node, $db, q{SELECT dwh.add_quality_check('conservation', 'SELECT 1 AS x WHERE false')}, '22023', 'a built-in check is not replaced');
+# reject_share as a warning: a quarantined load is checked once
+$sql->(q{UPDATE ops.quality_checks SET severity = 'warn' WHERE name = 'reject_share'});
+my $bad = write_file("$shop/bad.jsonl", "poison\n" x 20);
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$bad')", '00000', 'reject_share as a warning stops nothing');
+is($sql->("SELECT status FROM dwh.run_pipeline('$bad') WHERE step = 'run_quality_checks'"), 'nothing_new', 'and the load is checked once');
+# whatever the role or the database has by default
+$sql->("ALTER DATABASE $db SET default_transaction_read_only = on");
+(undef, $err) = sqlstate($node, $db, "SET default_transaction_read_only = off; SELECT * FROM dwh.run_pipeline('$shop/none.jsonl')", '58P01', 'in a database that is read-only by default');
+unlike($err, qr/WARNING/, 'evidence is written');
+$node->safe_psql('postgres', "ALTER DATABASE $db RESET default_transaction_read_only");
+
 $node->stop;
 done_testing();

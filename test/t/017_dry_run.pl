@@ -61,6 +61,16 @@ end_sql($reader);
 like($primary->safe_psql($db, $rows->("$dir/late.jsonl")), qr/^load_jsonl\|nothing_new\|0\|0\|0\|\|1 file: 1 known$/m, 'what was loaded is known');
 like($primary->safe_psql($db, $rows->($dir)), qr/\|4 files: 1 new, 1 grown, 2 known$/m, 'by any name');
 
+# ---- many files, each of several days ----
+my $many = temp_dir();
+for my $file (1 .. 700)
+{
+	write_file("$many/$file.jsonl", join '', map { sprintf qq({"event_time": "2024-%02d-02T00:00:00Z", "event_type": "x", "user_id": "m%d"}\n), 1 + ($file + $_) % 12, $file } 1 .. 5);
+}
+is($primary->safe_psql($db, "SELECT count(*), count(DISTINCT d), min(d), max(d) FROM dwh._examine('$many') AS e, unnest(e.days) AS d"),
+	'3500|12|2024-01-02|2024-12-02', 'the days of many files');
+like($primary->safe_psql($db, $rows->($many)), qr/^stage_events\|would_do\|3500\|3500\|0\|/m, 'are summed up');
+
 # ---- a standby ----
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
