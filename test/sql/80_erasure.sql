@@ -259,11 +259,13 @@ SELECT user_id FROM staging.user_events;
 SELECT test.begin();
 INSERT INTO ops.quality_results (name, severity, status, observed, allowed, offenders) VALUES ('mine', 'warn', 'fail', 1, 0, '[{"user_id": "u1"}]'), ('mine', 'warn', 'fail', 1, 0, '[{"user_id": "u10"}]');
 INSERT INTO ops.runs (status, started_at, message, detail, hint) VALUES ('failed', now(), 'it failed', 'The first: {"user_id": "u1"}.', NULL), ('failed', now(), 'u10', NULL, NULL), ('succeeded', now(), NULL, NULL, 'u1');
+INSERT INTO ops.run_steps (run_id, step_no, step, status, message) SELECT run_id, 1, 'load_facts', 'failed', message || coalesce(': ' || detail, '') FROM ops.runs;
 INSERT INTO ops.alerts (dedupe_key, severity, title, body)
 VALUES ('run:', 'error', 'a run failed', '{"sqlstate": "WH001", "first": "u1"}'), ('run:', 'error', 'u1', '{}'), ('run:', 'error', 'u10', '{"sqlstate": "WH002"}');
 SELECT * FROM dwh.forget_user('u1');
 SELECT offenders FROM ops.quality_results ORDER BY result_id;
 SELECT status, message, detail, hint FROM ops.runs ORDER BY run_id;
+SELECT message FROM ops.run_steps ORDER BY run_id;
 SELECT title, body FROM ops.alerts ORDER BY alert_id;
 SELECT * FROM test.traces('u1');
 
