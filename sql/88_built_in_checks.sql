@@ -100,12 +100,12 @@ $$),
 $$
 SELECT f.event_id, count(*) AS facts FROM dwh._facts_of($1) AS f GROUP BY f.event_id HAVING count(*) > 1
  UNION ALL
-SELECT f.event_id, 1
+SELECT coalesce(f.event_id, s.event_id), CASE WHEN f.load_id IS NULL THEN 0 ELSE 1 END
   FROM (SELECT i.* FROM dwh._facts_of($1) AS i WHERE i.event_time >= (SELECT coalesce(w.staging_since, '-infinity') FROM ops.warehouse AS w)) AS f
   FULL JOIN dwh._staged_of($1) AS s ON s.load_id = f.load_id AND s.line_no = f.line_no
- WHERE coalesce(f.event_id <> s.event_id OR f.event_time <> s.event_time OR f.event_type <> s.event_type
-                OR f.price IS DISTINCT FROM s.price OR f.revenue IS DISTINCT FROM s.revenue,
-                f.event_id IS NOT NULL OR s.load_id NOT IN (SELECT l.load_id FROM ops.loads AS l WHERE l.checked_at IS NULL AND l.facts_at IS NULL))
+ WHERE CASE WHEN f.load_id IS NULL THEN s.load_id NOT IN (SELECT l.load_id FROM ops.loads AS l WHERE l.checked_at IS NULL AND l.facts_at IS NULL)
+            WHEN s.load_id IS NULL THEN true
+            ELSE (f.event_id, f.event_time, f.event_type, f.price, f.revenue) IS DISTINCT FROM (s.event_id, s.event_time, s.event_type, s.price, s.revenue) END
  UNION ALL
 SELECT NULL, m.missing FROM (SELECT (SELECT sum(l.staged - l.facts_dropped) FROM ops.loads AS l) - coalesce(sum(f.ids), 0) AS missing
                                FROM ops.event_filter AS f) AS m WHERE m.missing > 0

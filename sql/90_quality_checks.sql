@@ -50,20 +50,27 @@ DECLARE
     load_id bigint;
     in_error jsonb := '{}';
 BEGIN
-    PERFORM dwh._find_offenders(query, '{}');   -- which fails without any load is wrong itself, and says so
+    BEGIN
+        PERFORM set_config('transaction_read_only', 'on', true);   -- until the end of this block
+        PERFORM dwh._find_offenders(query, '{}');
+    EXCEPTION WHEN OTHERS OR assert_failure THEN
+        RETURN in_error;   -- which fails without any load is wrong itself
+    END;
     FOREACH load_id IN ARRAY load_ids LOOP
         BEGIN
             PERFORM set_config('transaction_read_only', 'on', true);   -- until the end of this block
             PERFORM dwh._find_offenders(query, ARRAY[load_id]);
         EXCEPTION WHEN data_exception THEN
             in_error := in_error || jsonb_build_object(load_id, 1);
+        WHEN OTHERS OR assert_failure THEN
+            RETURN '{}';
         END;
     END LOOP;
     RETURN in_error;
 END
 $$;
 COMMENT ON FUNCTION dwh._loads_in_error(text, bigint[]) IS
-'The loads whose data end a check''s query with an error of class 22, as by_load; the error itself where it needs no load for that.';
+'The loads whose data end a check''s query with an error of class 22, as by_load; none where it needs no load for that, or another error comes up.';
 
 -- Noun: the verdicts, computed and not kept.
 CREATE FUNCTION dwh._evaluate_checks(load_ids bigint[])
@@ -105,9 +112,7 @@ BEGIN
                 has_failed := observed > allowed;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
-            IF SQLSTATE LIKE '22%' AND takes_loads THEN
-                by_load := dwh._loads_in_error(quality_check.query, load_ids);
-            END IF;
+            by_load := CASE WHEN SQLSTATE LIKE '22%' AND takes_loads THEN dwh._loads_in_error(quality_check.query, load_ids) END;
             IF severity = 'warn' OR by_load <> '{}' THEN   -- only written down, as a failure
                 observed := allowed + 1; has_failed := true;
                 offenders := jsonb_build_array(jsonb_build_object('sqlstate', SQLSTATE, 'error', SQLERRM));

@@ -10,7 +10,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object('dedupe_key', 'check:' || (r ->> 'name'), 'severity', r ->> 'severity', 'run_id', run_id,
                'title', format('quality check %s failed', r ->> 'name'),
                'body', jsonb_strip_nulls(jsonb_build_object('check', r ->> 'name', 'observed', r -> 'observed', 'allowed', r -> 'allowed',
-                   'limits', r -> 'limits', 'full', CASE WHEN checked IS NULL THEN true END,
+                   'limits', r -> 'limits', 'full', CASE WHEN checked IS NULL AND NOT coalesce((SELECT k.is_timely FROM dwh.check_kinds() AS k WHERE k.kind = r -> 'checked_as' ->> 'kind'), false) THEN true END,
                    'loads', CASE jsonb_typeof(r -> 'by_load') WHEN 'object' THEN (
                        SELECT jsonb_agg(f.load_id ORDER BY f.load_id) FROM (
                            SELECT k.load_id::bigint FROM jsonb_object_keys(r -> 'by_load') AS k (load_id) WHERE k.load_id ~ '^[0-9]{1,18}$' ORDER BY 1 LIMIT 10) AS f) END,
@@ -27,10 +27,10 @@ LANGUAGE sql STABLE ROWS 10 AS $$
     SELECT l.load_id, l.path, l.status, l.quarantined_by, l.lines, l.rejected + l.stage_rejected, l.run_id, l.loaded_at
       FROM ops.loads AS l
      WHERE l.status IN ('quarantined', 'stopped')
-       AND NOT EXISTS (SELECT FROM ops.loads AS n WHERE n.path = l.path AND n.load_id > l.load_id AND n.status NOT IN ('quarantined', 'stopped'))
+       AND NOT EXISTS (SELECT FROM ops.loads AS n WHERE n.path = l.path AND n.load_id > l.load_id AND n.status <> 'stopped')
 $$;
 COMMENT ON FUNCTION dwh.held_loads() IS
-'The loads that go no further, quarantined or stopped, but those whose path has a later load that does. quarantined_by: the check that it failed in a run, NULL = dwh.max_reject_share. Returns one row a load; to dismiss one for good, delete its rows of ops.rejects and ops.loads. Errors: 42P01 without a warehouse. Reads only.';
+'The loads that go no further, quarantined or stopped, but those whose path has a later load that was not stopped. quarantined_by: the check that it failed in a run, NULL = dwh.max_reject_share. Returns one row a load; to dismiss one for good, delete its rows of ops.rejects and ops.loads. Errors: 42P01 without a warehouse. Reads only.';
 
 -- What passes has recovered, unless a load that the check holds back is still held, or the failure was found by looking at
 -- all loads and this was but some, or others still wait for it. What is not asked any more has recovered, too.

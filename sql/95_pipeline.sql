@@ -154,7 +154,11 @@ BEGIN
         UPDATE ops.runs AS r SET status = run ->> 'status', finished_at = clock_timestamp(), message = run ->> 'message'
          WHERE r.run_id = (run ->> 'run_id')::bigint;
     ELSE
-        PERFORM dwh._bury_dead_runs((run ->> 'run_id')::bigint);
+        BEGIN
+            PERFORM dwh._bury_dead_runs((run ->> 'run_id')::bigint);
+        EXCEPTION WHEN serialization_failure THEN
+            NULL;   -- one that has ended since this snapshot was taken
+        END;
         INSERT INTO ops.runs (run_id, status, source, started_at, finished_at, pid, username, message, caller_run_id, trace_id)
         SELECT n.run_id, n.status, n.source, n.started_at, clock_timestamp(), n.pid, n.username, n.message, n.caller_run_id, n.trace_id
           FROM jsonb_populate_record(NULL::ops.runs, run) AS n;

@@ -50,6 +50,7 @@ write_as_caller(EvidenceSegment *segment)
 	/* whatever the role or the database has by default */
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET, PGC_S_SESSION);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -149,9 +150,9 @@ run_worker(dsm_segment *mapping)
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		return false;
-	HOLD_INTERRUPTS();
+	HOLD_CANCEL_INTERRUPTS();
 	WaitForBackgroundWorkerShutdown(handle);
-	RESUME_INTERRUPTS();
+	RESUME_CANCEL_INTERRUPTS();
 	return true;
 }
 

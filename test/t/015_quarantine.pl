@@ -192,6 +192,37 @@ $sql->(q{UPDATE ops.quality_checks SET severity = 'warn' WHERE name = 'reject_sh
 my $bad = write_file("$shop/bad.jsonl", "poison\n" x 20);
 sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$bad')", '00000', 'reject_share as a warning stops nothing');
 is($sql->("SELECT status FROM dwh.run_pipeline('$bad') WHERE step = 'run_quality_checks'"), 'nothing_new', 'and the load is checked once');
+# ---- what is no fault of a load ----
+$sql->(q{UPDATE ops.quality_checks SET severity = 'error' WHERE name = 'reject_share'; DELETE FROM ops.quality_checks WHERE kind = 'query'});
+my $priced = write_file("$shop/priced.jsonl", join '', map { qq({"event_time": "2025-01-1${_}T00:00:00Z", "event_type": "purchase", "user_id": "u$_", "price": 5, "quantity": 1}\n) } 1 .. 3);
+$sql->("SELECT * FROM dwh.load_jsonl('$priced'); SELECT * FROM dwh.stage_events()");
+is($sql->(q{SELECT coalesce(string_agg(name, ' '), '') FROM dwh.run_quality_checks("full" => true) WHERE status = 'fail' AND severity = 'error'}), '', 'a load between two steps is none for the full checks');
+my $quarantined = $sql->(q{SELECT count(*) FROM ops.loads WHERE status = 'quarantined'});
+$sql->(q{CREATE TABLE public.pop (n bigint); INSERT INTO public.pop VALUES (1000);
+	SELECT dwh.add_quality_check('share', $$SELECT s.load_id FROM staging.user_events AS s WHERE $1 IS NULL OR s.load_id = ANY ($1)$$, max_percent => 50, population => 'SELECT n FROM public.pop'); DROP TABLE public.pop});
+(undef, $err) = sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '42P01', 'a population that is broken by now');
+like($err, qr/"share" could not be run/, 'is named');
+is($sql->(q{SELECT count(*) FROM ops.loads WHERE status = 'quarantined'}), $quarantined, 'and quarantines nothing');
+$sql->(q{DELETE FROM ops.quality_checks WHERE name = 'share'; CREATE TABLE public.conf (n integer); INSERT INTO public.conf VALUES (1);
+	SELECT dwh.add_quality_check('ratio', $$SELECT s.load_id FROM staging.user_events AS s WHERE s.load_id = ANY ($1) AND s.device = 'none' UNION ALL SELECT 0 FROM public.conf AS c WHERE 1 / c.n > 5$$, severity => 'warn');
+	UPDATE public.conf SET n = 0});
+(undef, $err) = sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'a check of severity warn that is broken by now stops nothing');
+like($err, qr/WARNING: .*ratio/, 'and is named');
+# a check that would write while it is asked what load it fails by
+$sql->(q{DELETE FROM ops.quality_checks WHERE name = 'ratio'; CREATE TABLE public.written (what text);
+	CREATE FUNCTION public.sly(what bigint[]) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.written VALUES (what::text); RETURN false; EXCEPTION WHEN read_only_sql_transaction THEN RAISE division_by_zero; END$$;
+	INSERT INTO ops.quality_checks (name, severity, description, query) VALUES ('sly', 'warn', 'Writes.', 'SELECT 1 AS x FROM ops.warehouse AS w WHERE public.sly($1)')});
+events('sly', 3, 0);
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$dir/sly.jsonl')", '00000', 'a run with a check that would write');
+is($sql->('SELECT count(*) FROM public.written'), '0', 'which cannot');
+$sql->(q{DELETE FROM ops.quality_checks WHERE name = 'sly'});
+# a timely check looks at the clock, however it was asked
+$sql->(q{UPDATE ops.quality_checks SET enabled = true WHERE name = 'freshness_event'; SELECT count(*) FROM dwh.run_quality_checks("full" => true);
+	UPDATE ops.quality_checks SET parameters = '{"max_age": "10000 days"}' WHERE name = 'freshness_event'});
+sqlstate($node, $db, "SELECT * FROM dwh.run_pipeline('$shop')", '00000', 'a run after a failure of freshness');
+is($sql->(q{SELECT string_agg(state, ' ' ORDER BY alert_id) FROM ops.alerts WHERE dedupe_key = 'check:freshness_event'}), 'first-fail recovered', 'ends its incident');
+$sql->(q{UPDATE ops.quality_checks SET enabled = false WHERE name = 'freshness_event'});
+
 # whatever the role or the database has by default
 $sql->("ALTER DATABASE $db SET default_transaction_read_only = on");
 (undef, $err) = sqlstate($node, $db, "SET default_transaction_read_only = off; SELECT * FROM dwh.run_pipeline('$shop/none.jsonl')", '58P01', 'in a database that is read-only by default');
