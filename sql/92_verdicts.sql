@@ -81,11 +81,16 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION dwh._has_failed(jsonb) IS 'True if a verdict of severity error is a failure.';
 
+CREATE FUNCTION dwh._failed_checks(results jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail'
+$$;
+COMMENT ON FUNCTION dwh._failed_checks(jsonb) IS 'The verdicts that are failures, with what was observed, in words; NULL = none.';
+
 CREATE FUNCTION dwh._warn_of_checks(results jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    failed text := (SELECT string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') FROM jsonb_array_elements(results) AS r
-                     WHERE r ->> 'status' = 'fail');
+    failed text := dwh._failed_checks(results);
 BEGIN
     IF failed IS NOT NULL THEN
         RAISE WARNING 'quality checks of severity warn failed: %', failed

@@ -116,7 +116,7 @@ COMMENT ON FUNCTION dwh._sum_up_poisoned(dwh.examined_file[]) IS 'The files whos
 
 -- STABLE, so that all of its statements have one snapshot.
 CREATE FUNCTION dwh._dry_run(source text)
-RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, wal_bytes bigint, message text)
+RETURNS TABLE (step text, status text, rows_in bigint, rows_out bigint, rejected bigint, elapsed interval, message text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -137,9 +137,9 @@ BEGIN
       INTO loads FROM unnest(examined) AS e WHERE e.status = 'waiting' OR e.loaded + e.rejected > 0;
     RETURN QUERY VALUES
         ('load_jsonl', CASE WHEN files.count = 0 THEN 'no_data' WHEN files.new = 0 THEN 'nothing_new' ELSE 'would_do' END,
-         files.lines, files.loaded, files.rejected, took, NULL::bigint, dwh._sum_up_files(examined)),
+         files.lines, files.loaded, files.rejected, took, dwh._sum_up_files(examined)),
         ('stage_events', CASE WHEN loads.count = 0 THEN 'nothing_new' ELSE 'would_do' END,
-         loads.loaded, loads.staged, loads.rejected, NULL, NULL,
+         loads.loaded, loads.staged, loads.rejected, NULL,
          nullif(concat_ws('; ', CASE WHEN loads.waiting > 0 THEN format('waiting loads: %s', loads.waiting) END, dwh._sum_up_late(examined)), ''));
     RETURN QUERY
     SELECT b.step, CASE WHEN loads.count + b.loads = 0 THEN 'nothing_new'
@@ -147,7 +147,7 @@ BEGIN
                         WHEN loads.staged_loads + b.loads = 0 THEN 'nothing_new' ELSE 'would_do' END,
            CASE b.step WHEN 'upsert_products' THEN CASE b.loads WHEN 0 THEN loads.products END WHEN 'run_quality_checks' THEN NULL ELSE loads.staged + b.events END,
            CASE b.step WHEN 'load_facts' THEN loads.staged + b.events - b.facts END,
-           0::bigint, NULL::interval, NULL::bigint,
+           0::bigint, NULL::interval,
            CASE b.step WHEN 'apply_scd2' THEN 'users: ' || nullif(loads.users, 0)
                        WHEN 'upsert_products' THEN 'products: ' || nullif(loads.products, 0)
                        WHEN 'load_facts' THEN 'partitions to make: ' || dwh._partitions_to_make(ARRAY(

@@ -101,8 +101,7 @@ BEGIN
               INTO status, rows_in, rows_out, message FROM dwh.load_facts() AS s;
         WHEN 'run_quality_checks' THEN
             SELECT s.* INTO status, rows_in, rows_out, rejected, evidence, results FROM dwh._check_step(run_id, (run ->> 'started_at')::timestamptz) AS s;
-            SELECT 'failed: ' || string_agg(format('%s (%s)', r ->> 'name', r ->> 'observed'), ', ') INTO message
-              FROM jsonb_array_elements(results) AS r WHERE r ->> 'status' = 'fail';
+            message := 'failed: ' || dwh._failed_checks(results);
     END CASE;
 END
 $$;
@@ -298,7 +297,7 @@ BEGIN
         RAISE EXCEPTION 'dry_run must not be null'
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'True only says what would happen, false runs.', HINT = 'Leave it out for a run.';
     ELSIF dry_run THEN
-        RETURN QUERY SELECT d.step, d.status, d.rows_in, d.rows_out, d.rejected, d.elapsed, d.message FROM dwh._dry_run(run_pipeline.source) AS d;
+        RETURN QUERY SELECT d.* FROM dwh._dry_run(run_pipeline.source) AS d;
         RETURN;
     END IF;
     finished := dwh._finished_run(run_pipeline.run_id, run_pipeline.source);

@@ -23,10 +23,12 @@ LANGUAGE plpgsql STABLE ROWS 15 SET search_path = pg_catalog, pg_temp SET interv
 DECLARE
     w record;
     r record;
+    backlog record;
     is_at_work boolean;
     held text;
 BEGIN
-    PERFORM FROM dwh.explain_pipeline();   -- which refuses what are no tables of a warehouse
+    SELECT string_agg(format('%s for %s', e.waiting, e.step), ', ' ORDER BY e.step_no) AS list INTO backlog   -- first: refuses what is no warehouse
+      FROM dwh.explain_pipeline() AS e WHERE e.waiting > 0;
     SELECT w.model_version, n.nspowner::regrole::text AS owner INTO STRICT w
       FROM ops.warehouse AS w CROSS JOIN pg_namespace AS n WHERE n.nspname = 'ops';
     RETURN QUERY SELECT 'warehouse', 'ok', format('model %s, owner %s, %s', w.model_version, w.owner, pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)))
@@ -64,10 +66,8 @@ BEGIN
              ELSE format('run %s, %s, %s ago, took %s', r.run_id, r.status, date_trunc('second', now() - r.finished_at),
                          date_trunc('milliseconds', r.finished_at - r.started_at)) END;
 
-    SELECT sum(e.waiting) AS waiting, string_agg(format('%s for %s', e.waiting, e.step), ', ' ORDER BY e.step_no) AS list INTO r
-      FROM dwh.explain_pipeline() AS e WHERE e.waiting > 0;
-    RETURN QUERY SELECT 'backlog', CASE WHEN r.list IS NULL THEN 'ok' WHEN is_at_work THEN 'info' ELSE 'warn' END,
-        coalesce('loads that wait: ' || r.list || E'\nSELECT * FROM dwh.run_pipeline();', 'no load waits for a step');
+    RETURN QUERY SELECT 'backlog', CASE WHEN backlog.list IS NULL THEN 'ok' WHEN is_at_work THEN 'info' ELSE 'warn' END,
+        coalesce('loads that wait: ' || backlog.list || E'\nSELECT * FROM dwh.run_pipeline();', 'no load waits for a step');
 
     FOREACH held IN ARRAY ARRAY['quarantined', 'stopped'] LOOP
         SELECT h.load_id, h.quarantined_by, regexp_replace(h.path, '^.*/', '') AS file, count(*) OVER () AS n INTO r

@@ -5,7 +5,7 @@ SELECT public.state() AS before, coalesce((SELECT max(load_id) FROM ops.loads), 
        coalesce((SELECT max(last_event) FROM ops.loads WHERE facts > 0), '-infinity') AS newest \gset
 BEGIN TRANSACTION :access;
 SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') AS said FROM dwh._examine(:'dir') AS e \gset
-SELECT jsonb_agg(to_jsonb(s) - '{elapsed, wal_bytes, message}'::text[]) AS steps FROM dwh._dry_run(:'dir') AS s \gset
+SELECT jsonb_agg(to_jsonb(s) - '{elapsed, message}'::text[]) AS steps FROM dwh._dry_run(:'dir') AS s \gset
 SELECT coalesce(pg_current_xact_id_if_assigned()::text, '') AS xid,
        (SELECT coalesce(string_agg(DISTINCT mode, ', '), '') FROM pg_locks WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid') AS modes \gset
 COMMIT;
